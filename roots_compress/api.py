@@ -9,7 +9,7 @@ what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from roots_compress.run.stages import read_stages
 from roots_compress.runtime.generate import require_sampling
 from roots_compress.runtime.text import load_wishes, require_text, stream_text
 from roots_compress.system.memory import memory_errors
-from roots_compress.system.threads import default_threads
+from roots_compress.system.threads import threads_or_default
 from roots_compress.tasks.base import Task
 
 Group = Settings | Mapping[str, Any]
@@ -176,7 +176,7 @@ class Model:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.path = path
-        opened = open_artifact(path, threads or default_threads())
+        opened = open_artifact(path, threads_or_default(threads))
         self.task: Task[Any] = opened.task
         self.engine: Any = opened.engine
         self.tokenizer: PreTrainedTokenizerFast = opened.tokenizer
@@ -232,7 +232,7 @@ class Model:
         """Return the whole text; settings and errors are those of `stream`."""
         return "".join(self.stream(prompt, **settings))
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Return what an encoder makes of texts: embeddings `(N, W)`, or logits of labels `(N, L)`.
 
         Of a masked language model they are logits of tokens, `(N, T, V)`, and where tokens have labels
@@ -245,8 +245,10 @@ class Model:
             raise InputError(
                 f"models for {self.task.name} write text", where=self.path, remedy="Use generate."
             )
-        if not texts or isinstance(texts, str):
-            fault = "one text was given, and not a list of them" if texts else "there is no text to encode"
+        is_one = isinstance(texts, str)
+        texts = [] if is_one else list(texts)
+        if not texts:
+            fault = "one text was given, and not a list of them" if is_one else "there is no text to encode"
             raise InputError(fault, remedy="Give a list of one text or more.")
         for text in texts:
             require_text(text)
@@ -272,7 +274,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Model:
         threads: of the graph; by default the physical cores that can be used.
 
     Raises:
-        InputError: it is none of these, or is damaged.
+        InputError: it is none of these, or is damaged; or threads are out of range.
     """
     return Model(Path(path), threads=threads)
 

@@ -249,7 +249,8 @@ def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
         raise InputError(
             f"names Python code to run ({CODE_KEY!r})",
             where=where,
-            remedy="Code in checkpoints is never run. Use a version of the model without it.",
+            remedy="Code in checkpoints is never run. If transformers' own class gives the same model, "
+            f"remove {CODE_KEY!r} from a copy of the file.",
         )
 
 

@@ -69,7 +69,7 @@ class Names:
             return ", ".join(typed)
         # A flag is not at fault: it gives one right value.
         is_group = any(option.key[: len(key)] == key != option.key for option in self._stage)
-        return self._verb if is_group else own.get(None, f"{OPTION} {dotted}")
+        return self._verb if is_group or key == ("kind",) else own.get(None, f"{OPTION} {dotted}")
 
 
 def _rest(key: Location, group: Location) -> str:

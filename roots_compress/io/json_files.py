@@ -28,6 +28,8 @@ def regular_file(path: Path) -> int:
             read without end, or a git-LFS pointer.
     """
     with read_errors(path):
+        if "\0" in str(path):  # Python's own refusal is no OSError.
+            raise FileNotFoundError
         status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise InputError("is not a regular file", where=path, remedy="Name an ordinary file.")

@@ -145,14 +145,22 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(made)
         if isinstance(error, OSError):
-            raise _unwritten(error, partial, path, size, out_of_files=out_of_files) from error
+            raise unwritten(error, partial, path, size, out_of_files=out_of_files) from error
         raise
 
 
-def _unwritten(
-    error: OSError, partial: Path, path: Path, size: int | None, *, out_of_files: bool
+def unwritten(
+    error: OSError, partial: Path, path: Path, size: int | None = None, *, out_of_files: bool = False
 ) -> StageError:
-    """Return what is told of an output that failed, once what there was of it is gone."""
+    """Return what is told of an output that failed.
+
+    Args:
+        error: the system's.
+        partial: the folder that was filled.
+        path: what it was to become.
+        size: about what the weights in it take.
+        out_of_files: whether the disk has no room for further files.
+    """
     cause = error.strerror or error
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
     # What fills the folder may do so through one with a longer name, next to it.

@@ -91,12 +91,13 @@ def generate(
         ("temperature", temperature, temperature == 0 or LEAST_TEMPERATURE <= temperature < np.inf),
         ("top_k", top_k, top_k is None or top_k >= 1),
         ("top_p", top_p, top_p is None or 0 < top_p <= 1),
+        ("seed", seed, seed >= 0),
     ):
         if not legal:
             raise InputError(
                 f"{name} cannot be {value}",
                 remedy="max_new_tokens and top_k start at 1; temperature is 0 or at least "
-                f"{LEAST_TEMPERATURE}; top_p is above 0, at most 1.",
+                f"{LEAST_TEMPERATURE}; top_p is above 0, at most 1; seed is not below 0.",
             )
     input_ids, mask = left_pad(prompts)
     rows = [list(prompt) for prompt in prompts]

@@ -104,8 +104,10 @@ def require_text(text: str) -> None:
     """Refuse what no tokenizer takes for text.
 
     Raises:
-        InputError: it holds half a surrogate pair.
+        InputError: it is no text, or holds half a surrogate pair.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{text!r:.60} is no text", remedy="Give a string.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+from roots_compress.errors import InputError
 from roots_compress.system.cgroup import ControlGroups
 from roots_compress.system.machine import usable_cores
 
@@ -25,6 +26,23 @@ def default_threads(topology: Path = TOPOLOGY, groups: ControlGroups | None = No
     groups = groups or ControlGroups.own()
     cores, quota = physical_cores(topology, groups.allowed()), groups.cores()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def threads_or_default(threads: int | None) -> int:
+    """Return how many threads a caller asks for, or else the default.
+
+    Raises:
+        InputError: it is no number of threads.
+    """
+    if threads is None:
+        return default_threads()
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise InputError(
+            f"is {threads!r:.60}",
+            where="threads",
+            remedy=f"Give a whole number from 1 to {MOST_THREADS:,}.",
+        )
+    return threads
 
 
 def physical_cores(topology: Path = TOPOLOGY, allowed: set[int] | None = None) -> int:

@@ -82,8 +82,9 @@ def test_inspecting_needs_no_torch(roots: Path, llama: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(roots), str(llama)], check=True, timeout=60)
 
 
-def test_missing_path(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "nothing").message
+@pytest.mark.parametrize("name", ["nothing", "no\0thing"])
+def test_missing_path(tmp_path: Path, name: str) -> None:
+    assert "no such file" in refusal(tmp_path / name).message
 
 
 def test_file_that_is_not_gguf(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import Result
@@ -253,5 +253,19 @@ def test_python_encodes_texts(models: Path) -> None:
     alone = load(models / "embedding").encode(texts[:1])
     assert alone[0] == pytest.approx(rows[0], abs=1e-5)
     assert load(models / "classification").encode(texts).shape == (len(texts), 3)
+    assert load(models / "embedding").encode(text for text in texts).shape == rows.shape
     with pytest.raises(InputError, match="encode"):
         load(models / "masked_lm").generate("a text")
+
+
+def test_python_refuses_what_is_out_of_range(models: Path) -> None:
+    model, odd = load(models / "decoder", threads=1), cast(Any, None)
+    for threads in (0, -1, True, cast(Any, "2")):
+        with pytest.raises(InputError, match="threads: is"):
+            load(models / "decoder", threads=threads)
+    with pytest.raises(InputError, match="None is no text"):
+        model.generate(odd)
+    with pytest.raises(InputError, match="seed cannot be -1"):
+        model.generate("a text", temperature=1.0, seed=-1)
+    with pytest.raises(InputError, match="one text was given"):
+        load(models / "embedding").encode("a text")

@@ -79,7 +79,7 @@ def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -
     with pytest.raises(InputError, match="pools by pooling_mode_max_tokens"):
         inspect_source(source)
     describe(source, "mean", TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"})
-    with pytest.raises(InputError, match="has the modules Transformer, Pooling, Dense"):
+    with pytest.raises(InputError, match=r"has the modules Transformer, Pooling, a\.Dense"):
         inspect_source(source)
     describe(source, "mean", {**TRANSFORMER, "path": "0_Transformer"}, POOLING)
     with pytest.raises(InputError, match="the transformer is in the folder '0_Transformer'"):

@@ -50,7 +50,7 @@ from roots_compress.progress import bar
 from roots_compress.results import Json
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
 from roots_compress.run.lock import WriterLock
-from roots_compress.run.outputs import refuse_inside
+from roots_compress.run.outputs import refuse_inside, unwritten
 from roots_compress.system.machine import code_sha256, library_versions
 from roots_compress.system.threads import default_threads
 
@@ -103,6 +103,9 @@ def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str,
         cause = error.__cause__
         is_over = is_over and not (isinstance(cause, OSError) and cause.errno)
         raise
+    except OSError as error:
+        is_over = False
+        raise unwritten(error, work, out) from error
     except BaseException:
         is_over = False
         raise

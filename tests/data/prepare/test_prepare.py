@@ -22,7 +22,7 @@ from roots_compress.data.prepare.prepare import prepare
 from roots_compress.data.sources import readers
 from roots_compress.data.sources.files import text_lines
 from roots_compress.data.streamed import StreamedDocuments
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, StageError
 from roots_compress.events import Events
 from roots_compress.io.atomic import remove_folder
 from roots_compress.run.lock import WriterLock
@@ -238,6 +238,17 @@ def test_the_work_stays_where_the_disk_fails(
     with pytest.raises(InputError, match="Input/output error" if transient else "not JSON"):
         made(tmp_path / "out", sources=[{"path": source}])
     assert (tmp_path / ".out.partial").exists() == transient
+
+
+def test_a_full_disk_is_told_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal.Journal, "commit", full)
+    with pytest.raises(StageError, match="output cannot be written: No space left on device") as caught:
+        made(tmp_path / "out", sources=[{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(8)))}])
+    assert caught.value.where == str(tmp_path / "out")
+    assert (tmp_path / ".out.partial").is_dir()
 
 
 def test_a_corpus_that_another_command_has_just_made_is_taken_as_it_is(
