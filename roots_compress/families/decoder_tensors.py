@@ -86,7 +86,9 @@ def _block_rules(
         if len(ours) > 1 and isinstance(op, Moe):
             transform = Stacked(op.experts, len(ours) // op.experts)
         elif len(ours) > 1 and by_head and isinstance(op, Attention):
-            transform = ByHead(op.heads, len(ours))
+            # Where keys and values are among them, a group has its query heads' rows first.
+            heads = op.kv_heads if f"{sublayer.name}.k_proj" in ours else op.heads
+            transform = ByHead(heads, tuple(matrices[each].rows // heads for each in ours))
         elif len(ours) > 1:
             transform = Rows(tuple(matrices[each].rows for each in ours))
         elif paired and isinstance(op, Attention) and op.rope is not None and ours[0] in turned:

@@ -15,6 +15,7 @@ from roots_compress.families import (
     electra,
     ernie4_5,
     exaone4,
+    falcon,
     gemma,
     gemma2,
     gemma3,
@@ -70,7 +71,7 @@ _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, gemma4, phi3, qwen3_moe, smollm3, granite,
     olmo2, olmo3, granitemoehybrid, ministral, ministral3, hunyuan_v1_dense, exaone4, arcee, nemotron,
     starcoder2, glm, glm4, ernie4_5, helium, gpt_neox, phi, stablelm, cohere, cohere2, gptj, gpt_neo,
-    gpt_bigcode, opt, olmoe, mixtral, granitemoe, lfm2, gpt_oss, qwen3_5, lfm2_moe,
+    gpt_bigcode, opt, olmoe, mixtral, granitemoe, lfm2, gpt_oss, qwen3_5, lfm2_moe, falcon,
     bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, deberta_v2,
     t5, mt5, bart, mbart, pegasus, marian, m2m_100,
 )  # fmt: skip

@@ -76,18 +76,18 @@ class ByHead:
     """Several tensors joined along their first axis, head by head.
 
     Attributes:
-        heads: how many.
-        parts: how many tensors, with equally many rows for each head.
+        heads: how many, or groups of heads.
+        rows: of each tensor, for each head.
     """
 
     heads: int
-    parts: int
+    rows: tuple[int, ...]
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return the parts; a tensor of other rows is returned whole, to be refused for its shape."""
-        if tensor.shape[0] % (self.parts * self.heads):
-            return [tensor] * self.parts
-        parts = tensor.unflatten(0, (self.heads, self.parts, -1)).unbind(1)
+        if tensor.shape[0] != self.heads * sum(self.rows):
+            return [tensor] * len(self.rows)
+        parts = tensor.unflatten(0, (self.heads, -1)).split(self.rows, dim=1)
         return [part.flatten(0, 1).contiguous() for part in parts]
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ class ByHead:
         import torch
 
         heads = [tensor.unflatten(0, (self.heads, -1)) for tensor in tensors]
-        return torch.stack(heads, dim=1).flatten(0, 2)
+        return torch.cat(heads, dim=1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

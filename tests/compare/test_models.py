@@ -67,6 +67,7 @@ LATER = [
     ("qwen3_5_text", "qwen2"),
     ("lfm2_moe", "llama3"),
     ("gemma4_text", "gemma"),
+    ("falcon", "gpt2"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

@@ -50,6 +50,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
     },
+    "falcon": {
+        "hidden_size": 32,
+        "ffn_hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
     "opt": {
         "hidden_size": 32,
         "ffn_dim": 48,

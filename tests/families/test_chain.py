@@ -62,6 +62,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "cohere2": {**HEADS, **SLIDING, "hidden_size": 64},
     "cohere": {**HEADS, "hidden_size": 64},
     "gptj": {"n_embd": 64, "n_layer": 4},
+    "falcon": {
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "new_decoder_architecture": True,
+        "num_kv_heads": 2,
+    },
     "gpt_bigcode": {"n_embd": 64, "n_layer": 4},
     "gpt_neo": {"hidden_size": 64, "num_layers": 4, "attention_types": [[["global", "local"], 2]]},
     "opt": {"hidden_size": 64, "num_hidden_layers": 4},

@@ -38,6 +38,8 @@ JUDGED_TOKENS = 128
 """Of each, from the first on: a table that is looked up too takes a forward pass for every scale."""
 JUDGED_ROWS = 256
 """Places in them whose predictions are compared, taken evenly."""
+ROUNDED_ROWS = 4096
+"""Of a table for all layers, which may be most of a model: so many are rounded at a time."""
 
 
 @torch.no_grad()
@@ -152,8 +154,14 @@ def round_layer_inputs(
     for name in {LAYER_TABLE, LAYER_PROJECTION} & model.config.spec.matrices().keys():
         weight_RC = _matrix(model, name)
         size = group_size_of(group_size, weight_format, weight_RC.shape[1])
-        matrix = quantize_matrix(weight_RC, weight_format, size)
-        rounded.add(name, matrix, relative_error(weight_RC, matrix.dequantize()))
+        parts, lost, whole = list[dict[str, Tensor]](), 0.0, 0.0
+        for rows_RC in weight_RC.split(ROUNDED_ROWS):
+            matrix = quantize_matrix(rows_RC, weight_format, size)
+            parts.append({key: tensor.cpu() for key, tensor in matrix.buffers().items()})
+            lost += float((matrix.dequantize() - rows_RC).double().square().sum())
+            whole += float(rows_RC.double().square().sum())
+        rounded.note(name, matrix, (lost / whole) ** 0.5 if whole else 0.0)
+        rounded.state |= {f"{name}.{key}": torch.cat([each[key] for each in parts]) for key in parts[0]}
 
 
 def _matrix(model: RootsWithHead, name: str) -> Tensor:
