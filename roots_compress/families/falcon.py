@@ -37,6 +37,10 @@ def _read(switches: Switches) -> ModelSpec:
     switches.take("auto_map")  # The class of the first files, before transformers had one.
     for key in ("alibi", "apply_residual_connection_post_layernorm"):
         switches.same(key, False)
+    for key in ("intermediate_size", "num_key_value_heads"):  # The class has them under other names.
+        switches.same(key)
+    if switches.has("head_dim"):
+        switches.refuse("head_dim is given, and the family's class takes hidden_size over the heads alone")
     grouped, parallel = switches.flag(GROUPED, False), switches.flag(PARALLEL, True)
     shared = switches.flag(SHARED, True)
     norms = switches.take(NORMS)
