@@ -19,9 +19,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from roots_compress.runtime.onnx.session import EXACT_INTEGER_SUMS
-from roots_compress.system.machine import own_instruction_set, saturates
-
 SHAPES = ((576, 576), (576, 1536), (1536, 576), (576, 49152))
 """Input and output widths: SmolLM2-135M's projections and its output head."""
 TOKENS = (1, 512)
@@ -143,8 +140,6 @@ def time_shape(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    if saturates(own_instruction_set()):
-        options.add_session_config_entry(*EXACT_INTEGER_SUMS)
     weight = np.random.default_rng(0).normal(0, 0.02, (width, rows)).astype(np.float32)
     x = np.random.default_rng(1).normal(0, 1, (tokens, width)).astype(np.float32)
     sessions = {}

@@ -27,10 +27,10 @@ def open_graph(model: RootsForCausalLM, *, portable: bool = False) -> Any:
 
 
 def open_bytes(graph: bytes | Path) -> Any:
-    """Return a session on one thread."""
+    """Return a session on one thread, by the kernels that a graph of this project runs on."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    for name, value in session_settings(own_instruction_set()).items():
+    for name, value in session_settings(own_instruction_set(), bounded=True).items():
         options.add_session_config_entry(name, value)
     source = graph if isinstance(graph, bytes) else str(graph)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

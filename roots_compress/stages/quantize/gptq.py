@@ -10,6 +10,7 @@ Shape legend: R rows (outputs), C columns (inputs), N groups, S group size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,18 +45,29 @@ class Compensation:
         if self.factor_CC is None:
             return QuantizedMatrix(weight_format, grid.levels(grouped_RNS), grid, weight_RC.shape[1])
         rows, groups, size = grouped_RNS.shape
-        bounds_CR = [
-            bound_RNS.flatten(1).T[self.order_C].contiguous() for bound_RNS in grid.bounds(grouped_RNS)
-        ]
-        levels_CR = _compensate(weight_RC.float().T, self.order_C, self.factor_CC, grid, size, bounds_CR)
+        bounds_C = _bounds(grid, grouped_RNS, self.order_C)
+        levels_CR = _compensate(weight_RC.float().T, self.order_C, self.factor_CC, grid, size, bounds_C)
         # What the last group lacks is filled with the zero point: it dequantizes to zero.
         padding_RP = grid.zero[:, -1].expand(rows, groups * size - levels_CR.shape[0])
         levels_RNS = torch.cat((levels_CR.T, padding_RP), dim=1).view(rows, groups, size)
         return QuantizedMatrix(weight_format, levels_RNS, grid, weight_RC.shape[1])
 
 
+def _bounds(grid: Grid, weight_RNS: Tensor, order_C: Tensor) -> list[tuple[Any, Any]]:
+    """Return the lowest and the highest level of each column, numbers or `R` of each, in the order given."""
+    if not grid.paired:
+        return [(grid.low, grid.high)] * len(order_C)
+    low_CR, high_CR = (bound.flatten(1).T[order_C].contiguous() for bound in grid.bounds(weight_RNS))
+    return list(zip(low_CR, high_CR, strict=True))
+
+
 def _compensate(
-    weight_CR: Tensor, order_C: Tensor, factor_CC: Tensor, grid: Grid, size: int, bounds_CR: Sequence[Tensor]
+    weight_CR: Tensor,
+    order_C: Tensor,
+    factor_CC: Tensor,
+    grid: Grid,
+    size: int,
+    bounds_C: Sequence[tuple[Any, Any]],
 ) -> Tensor:
     """Return the levels `CR`; transposed so that the columns being rounded lie contiguous in memory.
 
@@ -67,7 +79,6 @@ def _compensate(
     scale_CR = grid.scale.squeeze(-1).T[group_C].contiguous()
     zero_CR = grid.zero.squeeze(-1).T[group_C].contiguous()
     levels_CR = torch.empty_like(remaining_CR)
-    low_CR, high_CR = bounds_CR
     diagonal = factor_CC.diagonal().tolist()
     columns = len(order_C)
     for start in range(0, columns, BLOCK_COLUMNS):
@@ -76,7 +87,7 @@ def _compensate(
         for column in range(start, stop):
             weight_R, level_R, error_R = remaining_CR[column], levels_CR[column], errors_BR[column - start]
             torch.div(weight_R, scale_CR[column], out=level_R)
-            level_R.round_().add_(zero_CR[column]).clamp_(low_CR[column], high_CR[column])
+            level_R.round_().add_(zero_CR[column]).clamp_(*bounds_C[column])
             torch.sub(level_R, zero_CR[column], out=error_R)
             error_R.mul_(scale_CR[column]).sub_(weight_R).div_(-diagonal[column])
             remaining_CR[column + 1 : stop].addr_(factor_CC[column, column + 1 : stop], error_R, alpha=-1)

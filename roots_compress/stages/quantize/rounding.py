@@ -59,16 +59,13 @@ class Grid:
         return within_pairs(levels) if self.paired else levels
 
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lowest and the highest level that each weight `R N S` may take, whatever others take.
+        """Return the lowest and the highest level of each paired weight `R N S`, whatever the other takes.
 
         What a pair leaves of its largest sum beyond the nearest levels is shared by the two.
         """
-        low, high = (torch.full_like(weight, level) for level in (self.low, self.high))
-        if self.paired:
-            levels = self.levels(weight)
-            high = torch.minimum(high, _shared(levels.clamp(min=0)))
-            low = torch.maximum(low, -_shared(-levels.clamp(max=0)))
-        return low, high
+        levels = self.levels(weight)
+        low, high = -_shared(-levels.clamp(max=0)), _shared(levels.clamp(min=0))
+        return low.clamp_(min=self.low), high.clamp_(max=self.high)
 
 
 def within_pairs(levels: Tensor) -> Tensor:
