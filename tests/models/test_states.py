@@ -91,10 +91,12 @@ def test_a_graph_carries_the_states_from_piece_to_piece(kind: str, head_dim: int
     }
 
 
-@pytest.mark.parametrize("weight_format", ["w8a8", "w4"])
-@every_block
-def test_a_quantized_graph_passes(tmp_path: Path, make: Make, weight_format: Format) -> None:
-    model = tiny_quantized(weight_format, spec=make(head_dim=16))
+@pytest.mark.parametrize(
+    ("kind", "weight_format"),
+    [("convolution", "w8a8"), ("convolution", "w4"), ("Gated DeltaNet", "w8a8"), ("Mamba-2", "w4")],
+)
+def test_a_quantized_graph_passes(tmp_path: Path, kind: str, weight_format: Format) -> None:
+    model = tiny_quantized(weight_format, spec=BLOCKS[kind][0](head_dim=16))
     graph, _ = write_graph(model, tmp_path)
     assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
 

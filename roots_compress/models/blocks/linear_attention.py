@@ -117,7 +117,7 @@ class GatedDeltaNetBlock(LinearAttentionBlock):
 
     def gated(self, given_BHTV: Tensor, value_BHTV: Tensor, gate_BTx: Tensor) -> Tensor:
         """Normalise what each head reads, then multiply it by the gate."""
-        normed_BTHV: Tensor = self.norm(given_BHTV.transpose(1, 2).to(gate_BTx.dtype))
+        normed_BTHV: Tensor = self.norm(given_BHTV.transpose(1, 2).to(self.norm.weight.dtype))
         return normed_BTHV.flatten(2) * gate_BTx
 
 
@@ -136,6 +136,6 @@ class Mamba2Block(LinearAttentionBlock):
     def gated(self, given_BHTV: Tensor, value_BHTV: Tensor, gate_BTx: Tensor) -> Tensor:
         """Add the values themselves, multiply by the gate, then normalise the heads of each key head."""
         given_BHTV = given_BHTV + self.D.float()[:, None, None] * value_BHTV
-        gated_BTx = given_BHTV.transpose(1, 2).flatten(2).to(gate_BTx.dtype) * gate_BTx
+        gated_BTx = given_BHTV.transpose(1, 2).flatten(2).to(self.norm.weight.dtype) * gate_BTx
         grouped = gated_BTx.unflatten(-1, (self.spec.key_heads, -1))
         return F.rms_norm(grouped, grouped.shape[-1:], eps=self.spec.eps).flatten(2) * self.norm.weight
