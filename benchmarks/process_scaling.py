@@ -87,16 +87,24 @@ def held_bytes(trained: int, frozen: int, processes: int, strategy: str) -> int:
 def memory() -> list[dict[str, Any]]:
     """Return what processes hold that distil a student, as they report it and by the formula."""
     rows = []
-    for processes, strategy in ((2, "ddp"), (2, "fsdp"), (4, "fsdp")):
+    runs = ((2, "ddp", False), (2, "ddp", True), (2, "fsdp", False), (2, "fsdp", True), (4, "fsdp", False))
+    for processes, strategy, divided in runs:
         student, teacher = model(2), model(4)
         objective = Distillation(teacher, student, DistillLossConfig(), seed=0)
-        summary = train(student, objective, steps=1, batch_size=4, processes=processes, strategy=strategy)
+        settings = {"processes": processes, "strategy": strategy, "tensor_parallel_teacher": divided}
+        summary = train(student, objective, steps=1, batch_size=4, **settings)
         assert summary.processes is not None
         held: Any = summary.processes["held_bytes"]
         most = max(sum(each.values()) for each in held)
         sizes = [sum(p.numel() for p in each.parameters()) for each in (student, teacher)]
         formula = held_bytes(sizes[0], sizes[1], processes, strategy)
-        rows.append({"processes": processes, "strategy": strategy, "held": most, "formula": formula})
+        if divided:
+            linears = [each for each in teacher.model.layers.modules() if isinstance(each, torch.nn.Linear)]
+            matrices = sum(each.weight.numel() for each in linears)
+            formula = held_bytes(sizes[0], 0, processes, strategy)
+            formula += 4 * (sizes[1] - matrices + matrices // processes)
+        name = f"{strategy}, divided teacher" if divided else strategy
+        rows.append({"processes": processes, "strategy": name, "held": most, "formula": formula})
     return rows
 
 
