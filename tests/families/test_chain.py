@@ -79,7 +79,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_5_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
-QUICK = {"gemma2", "gemma3_text", "gemma4_text", "qwen3_moe", "olmo3"}
+QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
 """What is new in the others is in these too, in their logits, in a recipe, or in the stages' own tests."""
 ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"}, {"gpt_bigcode"}
 """Families with one query head in each key/value group, and with one group."""

@@ -111,7 +111,7 @@ def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
         if ratio_of(config, name) and cut.ratio not in ratios:
             others = " or ".join(dict.fromkeys(AXES[each].ratio for each in AXES if each in present))
             raise InputError(
-                f"{cut.ratio} {ratio_of(config, name)} cannot be met: the model has no {cut.unit}",
+                f"{cut.ratio} {ratio_of(config, name)} cannot be met: the model has no {cut.unit} to cut",
                 where=Key(cut.ratio),
                 remedy=f"Set {cut.ratio} to 0. This model has {others}, layer_ratio and residual_ratio.",
             )

@@ -25,6 +25,7 @@ from roots_compress.stages.distill.protocol import DistillStage
 from roots_compress.stages.distill.student import make_student
 from roots_compress.training.distillation.teacher import with_first_tokens
 from tests.encoders import encoder_tokenizer, tiny_encoder
+from tests.specs import SPECS
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 
@@ -159,6 +160,12 @@ def test_tables_of_one_tokenizer_may_be_padded_differently(
     tokens = tiny_tokens()
     torch.testing.assert_close(cut.model(tokens).logits, large.model(tokens).logits[..., :kept])
     assert large.model.config.vocab_size == teacher
+
+
+def test_what_embeddings_hold_for_single_layers_is_cut_with_the_tokens() -> None:
+    large, tokens = tiny_checkpoint(**SPECS["shared keys"]), tiny_tokens().clamp(max=279)
+    cut = with_first_tokens(large, 280)
+    torch.testing.assert_close(cut.model(tokens).logits, large.model(tokens).logits[..., :280])
 
 
 def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:
