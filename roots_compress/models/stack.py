@@ -253,6 +253,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             self._views(seen, tokens, valid_BS, positions_BS, segment_ids, masked=masked),
             {key: cos_sin(frequencies, position_ids) for key, frequencies in self._rotary.items()},
             positions_BS[:, past:],
+            None if attention_mask is None else valid_BS[:, past:],
             cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache,
             source,
             None if self.embed_layers is None else self.embed_layers(input_ids, hidden_BTW),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_a_graph_carries_the_states_from_piece_to_piece(kind: str, head_dim: int
         "past_key_values.1.key": ["batch_size", 2, "past_sequence_length", head_dim],
         "past_key_values.1.value": ["batch_size", 2, "past_sequence_length", head_dim],
     }
+
+
+@pytest.mark.parametrize("portable", [None, False, True], ids=["torch", "fused", "portable"])
+@every_block
+def test_padding_after_a_prompt_is_no_token_where_its_row_goes_on(make: Make, portable: bool | None) -> None:
+    model = tiny_model(spec=make(kernel=4, head_dim=16))
+    tokens, mask = tiny_tokens(3, 12), torch.ones(3, 12, dtype=torch.long)
+    mask[1, 5:9] = mask[2, 1:9] = 0
+    splits = [9, 10, 11]
+    if portable is None:
+        cache, pieces = empty_cache(model.config.spec), list[Tensor]()
+        with torch.no_grad():
+            for start, end in pairwise((0, *splits, 12)):
+                part, seen = tokens[:, start:end], mask[:, :end]
+                pieces.append(model(part, attention_mask=seen, past_key_values=cache).logits)
+        found = torch.cat(pieces, dim=1)
+        assert_alike(found[mask.bool()], torch.from_numpy(expected(model, tokens, mask))[mask.bool()])
+    else:
+        found = torch.from_numpy(serve(open_graph(model, portable=portable), tokens, mask, splits))
+    for row, own, real in zip(found, tokens, mask.bool(), strict=True):
+        alone = expected(model, own[None, real], mask[:1, : int(real.sum())])
+        assert_alike(row[real], torch.from_numpy(alone)[0])
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Context:
     """Cosines and sines, by the rotary positions and the size of the heads."""
     positions_BT: Tensor | None = None
     """Of each token within its document, padding not counted; None where no block reads it."""
+    valid_BT: Tensor | None = None
+    """False where a new token is padding; None where none is."""
     cache: Cache | None = None
     source: Source | None = None
     """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
@@ -60,6 +62,7 @@ class Context:
             views={sees: view.to(device) for sees, view in self.views.items()},
             angles={key: (cos.to(device), sin.to(device)) for key, (cos, sin) in self.angles.items()},
             positions_BT=None if self.positions_BT is None else self.positions_BT.to(device),
+            valid_BT=None if self.valid_BT is None else self.valid_BT.to(device),
             source=None if self.source is None else self.source.to(device),
             layer_inputs_BTLP=None if self.layer_inputs_BTLP is None else self.layer_inputs_BTLP.to(device),
         )

@@ -50,24 +50,36 @@ class ShortConvBlock(Block):
 
 
 def causal_conv(x_BTC: Tensor, weight_C1K: Tensor, context: Context, layer: int) -> Tensor:
-    """Return a causal convolution of each channel by itself, `BTC`; nothing before a token's document counts.
+    """Return a causal convolution of each channel by itself, `BTC`, over the tokens of a document.
+
+    Padding is no token, wherever it is: a token reads the tokens before it across padding.
 
     Args:
-        x_BTC: its inputs, of which the cache keeps the last.
+        x_BTC: its inputs, of which the cache keeps those of the last tokens.
         weight_C1K: its weights, that of the token itself last.
         context: of the forward pass.
         layer: the block's place in the cache.
     """
-    tokens, kernel = x_BTC.shape[1], weight_C1K.shape[-1]
-    seen_BCS = x_BTC.mT
+    tokens, before = x_BTC.shape[1], weight_C1K.shape[-1] - 1
+    seen_BCS, positions_BT = x_BTC.mT, context.positions_BT
     if context.cache is not None:
-        seen_BCS = context.cache.update_conv_state(seen_BCS, layer, conv_kernel_size=kernel - 1)
-    seen_BSC = F.pad(seen_BCS, (tokens + kernel - 1 - seen_BCS.shape[-1], 0)).mT
-    out_BTC = weight_C1K[:, 0, -1] * x_BTC
-    for age in range(1, kernel):
-        first = kernel - 1 - age
-        read_BTC = seen_BSC[:, first : first + tokens]
-        if context.positions_BT is not None:
-            read_BTC = read_BTC * (context.positions_BT >= age)[..., None]
-        out_BTC = out_BTC + weight_C1K[:, 0, first] * read_BTC
-    return out_BTC
+        seen_BCS = context.cache.update_conv_state(seen_BCS, layer, conv_kernel_size=before)
+    seen_BSC = F.pad(seen_BCS, (tokens + before - seen_BCS.shape[-1], 0)).mT
+    place_BT = None
+    if context.valid_BT is not None:
+        # Padding goes to the front, and so the last inputs of a row are those of its last tokens.
+        order_BS = F.pad(context.valid_BT, (before, 0), value=True).long().argsort(dim=1, stable=True)
+        place_BT = (order_BS.argsort(dim=1)[:, before:] - before).clamp(min=0)
+        seen_BSC = seen_BSC.take_along_dim(order_BS[..., None], dim=1)
+        if positions_BT is not None:
+            positions_BT = F.pad(positions_BT, (before, 0)).take_along_dim(order_BS, dim=1)[:, before:]
+        if context.cache is not None:
+            kept: Any = context.cache.layers[layer]
+            kept.conv_states[0] = seen_BSC.mT if kept.record_past else seen_BSC[:, tokens:].mT.clone()
+    out_BTC = weight_C1K[:, 0, -1] * seen_BSC[:, before:]
+    for age in range(1, before + 1):
+        read_BTC = seen_BSC[:, before - age : before - age + tokens]
+        if positions_BT is not None:
+            read_BTC = read_BTC * (positions_BT >= age)[..., None]
+        out_BTC = out_BTC + weight_C1K[:, 0, before - age] * read_BTC
+    return out_BTC if place_BT is None else out_BTC.take_along_dim(place_BT[..., None], dim=1)

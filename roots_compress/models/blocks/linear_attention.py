@@ -65,9 +65,16 @@ class LinearAttentionBlock(Block):
         )
         value_BHTV = parts["v"].unflatten(-1, (-1, spec.value_dim)).transpose(1, 2)
         step_BHT = F.softplus(self.a_proj(x_BTW).float() + self.dt_bias).transpose(1, 2)
+        valid_BT = context.valid_BT
+        if valid_BT is not None:  # Padding neither decays a matrix nor is written into it.
+            step_BHT = step_BHT * valid_BT[:, None]
         decay_BHT = -self.A_log.float().exp()[:, None] * step_BHT
         heads = self.heads(query_BHTK, key_BHTK, value_BHTV, decay_BHT, step_BHT, x_BTW)
         starts_BT = None if context.positions_BT is None else context.positions_BT == 0
+        if valid_BT is not None:
+            starts_BT = None if starts_BT is None else starts_BT & valid_BT
+            if heads.rate_BHT is not None:
+                heads = heads._replace(rate_BHT=heads.rate_BHT * valid_BT[:, None])
         given_BHTV, state_BHKV = linear_attention(heads, starts_BT, state_BHKV)
         if cache is not None:
             cache.update_recurrent_state(state_BHKV, self.layer_idx)
