@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from roots_compress.errors import InputError
+from roots_compress.models.blocks.base import Block
 from roots_compress.models.heads import RootsWithHead
 
 AUTO, DISK = "auto", "disk"
@@ -105,12 +106,14 @@ class Spread:
 
         if set(self._places.values()) == {"cpu"}:
             return
+        # A block may read the weights of its modules without running them: all of it is read at once.
+        blocks = {type(module).__name__ for module in model.modules() if isinstance(module, Block)}
         dispatch_model(
             model,
             self._places,
             offload_dir=self._folder.name,
             offload_index=self._on_disk or None,
             offload_buffers=True,
-            preload_module_classes=["AttentionBlock"],
+            preload_module_classes=list(blocks),
         )
         weakref.finalize(model, self._folder.cleanup)

@@ -38,9 +38,14 @@ class MaskedLmTransform(nn.Module):
         self.bias = nn.Parameter(torch.zeros(embeddings.vocabulary))
         self.activation = ACTIVATION_FUNCTIONS[spec.activation]
 
-    def forward(self, states_NW: Tensor) -> Tensor:
-        """Return what the vocabulary's matrix reads, `NW`."""
-        normed_NW: Tensor = self.norm(self.activation(self.dense(states_NW)))
+    def forward(self, values: Tensor, *, add_bias: bool = False) -> Tensor:
+        """Return what the vocabulary's matrix reads, `NW`, for states; or logits `NV` with their bias.
+
+        The bias is added here, not by the model: a bias on disk is in memory only while its module runs.
+        """
+        if add_bias:
+            return values + self.bias
+        normed_NW: Tensor = self.norm(self.activation(self.dense(values)))
         return normed_NW
 
 
@@ -73,7 +78,8 @@ class RootsForMaskedLM(RootsWithVocabulary):
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
         """Return the logits with their bias."""
-        return logits_NV + self.transform.bias
+        biased_NV: Tensor = self.transform(logits_NV, add_bias=True)
+        return biased_NV
 
     def forward(
         self,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
-from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.spread import Spread, limits_of
 from roots_compress.errors import InputError
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
+from roots_compress.models.layer import BLOCKS
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import OpSpec, changed
+from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.torch_engine import TorchEngine
+from tests.specs import ENCODERS, SPECS
 from tests.tasks.commands import roots
-from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
+from tests.tiny import randomise, tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
 
 
 def test_a_model_whose_layers_are_on_disk_says_what_the_whole_one_says(tmp_path: Path) -> None:
@@ -51,6 +59,30 @@ def test_a_model_whose_layers_are_on_disk_says_what_the_whole_one_says(tmp_path:
         for options in ((), ("--device-map", f"cpu={size * 2 // 3 / 1000:.3f}KB"))
     ]
     assert said[0] == said[1]
+
+
+def spec_with(block: type[OpSpec]) -> ModelSpec:
+    """Return a specification of the tests' that has such a block."""
+    specs: list[ModelSpec] = [kind["spec"] for kind in SPECS.values()]
+    return next(spec for spec in specs if any(isinstance(each.op, block) for each in chain(*spec.layers)))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(pytest.param(spec_with(block), id=block.__name__) for block in BLOCKS),
+        pytest.param(ENCODERS["masked tokens"], id="masked tokens"),
+    ],
+)
+def test_each_kind_of_block_runs_from_disk(spec: ModelSpec, tmp_path: Path) -> None:
+    model = make_model(RootsConfig(spec=changed(spec, tied=False))).eval()
+    randomise(model)
+    save_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "source")
+    spread = load_checkpoint(tmp_path / "source", spread=Spread({"cpu": 0})).model
+    assert all(parameter.is_meta for parameter in spread.parameters())
+    with torch.no_grad():
+        whole, read = (each(input_ids=tiny_tokens()).logits for each in (model, spread))
+    assert torch.equal(whole, read)
 
 
 def test_devices_that_are_not_there_are_refused() -> None:
