@@ -123,7 +123,9 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
     )
     cached = ir.DataType.INT8 if has_int8_cache(config) else builder.dtype
     states = config.spec.states()
-    types = [cached if state.grows else builder.dtype for state in states]
+    types = [
+        ir.DataType.FLOAT if state.float32 else cached if state.grows else builder.dtype for state in states
+    ]
     pasts = [
         builder.input(state.past, dtype, _shape(names, state.past, state))
         for state, dtype in zip(states, types, strict=True)

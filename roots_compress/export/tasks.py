@@ -72,9 +72,10 @@ class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
         """Return the state of a name: keys or values `(B, G, P, D)`, or what another block keeps."""
-        sizes = self.states[input_name].shape
-        shape = [self.batch_size, *(self.past_length if size is None else size for size in sizes)]
-        return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=float_dtype)
+        state = self.states[input_name]
+        shape = [self.batch_size, *(self.past_length if size is None else size for size in state.shape)]
+        dtype = "fp32" if state.float32 else float_dtype
+        return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,18 @@ def test_a_graph_carries_the_states_from_piece_to_piece(kind: str, head_dim: int
     }
 
 
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("kind", ["Gated DeltaNet", "Mamba-2"])
+def test_a_float16_graph_keeps_matrices_in_float32(kind: str, portable: bool) -> None:
+    model = tiny_model(spec=BLOCKS[kind][0](kernel=4, head_dim=16)).half()
+    session = open_graph(model, portable=portable)
+    types = {each.name.split(".")[-1]: each.type for each in (*session.get_inputs(), *session.get_outputs())}
+    assert (types["conv_state"], types["recurrent_state"]) == ("tensor(float16)", "tensor(float)")
+    tokens, mask = tiny_tokens(3, 24), left_padded_mask(3, 24)
+    found = serve(session, tokens, mask, list(range(1, 24)))
+    assert relative_difference(found, expected(model, tokens, mask), mask) < 1e-2
+
+
 @pytest.mark.parametrize("portable", [None, False, True], ids=["torch", "fused", "portable"])
 @every_block
 def test_padding_after_a_prompt_is_no_token_where_its_row_goes_on(make: Make, portable: bool | None) -> None:

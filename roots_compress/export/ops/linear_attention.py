@@ -51,8 +51,6 @@ def linear_attention(
     new_BTC = shared.without_padding(shared.rows(read[op.streams[0]]))
     seen_BSC = builder.op("Concat", past_BJC, new_BTC, axis=1)
     parts = _convolved(matrices, op, module, seen_BSC)
-    if builder.dtype != FLOAT:
-        past_BHKV = builder.cast(past_BHKV, FLOAT)
     step_NH = builder.op("Add", _float(builder, read["a"]), _float32(matrices, f"{module}.dt_bias"))
     # A token of padding neither decays a matrix nor is written into it.
     step_BTH = builder.op("Mul", shared.rows(builder.op("Softplus", step_NH)), shared.real())
@@ -72,7 +70,7 @@ def linear_attention(
         skipped_BTx = _by_head(builder, op, parts["v"], _float32(matrices, f"{module}.D"))
         given_BTx = builder.op("Add", given_BTx, skipped_BTx)
     if builder.dtype != FLOAT:
-        given_BTx, present_BHKV = (builder.cast(each, builder.dtype) for each in (given_BTx, present_BHKV))
+        given_BTx = builder.cast(given_BTx, builder.dtype)
     given_Nx = builder.op("Reshape", given_BTx, builder.integers(-1, op.values))
     gate_Nx = builder.op("Mul", read["z"], builder.op("Sigmoid", read["z"]))
     weight = matrices.vector(f"{module}.norm.weight")

@@ -133,11 +133,13 @@ class State:
         past: its name among a graph's inputs.
         present: its name among the outputs.
         shape: its sizes after the batch's; None for the number of tokens so far.
+        float32: whether it is of this type whatever the weights are of.
     """
 
     past: str
     present: str
     shape: tuple[int | None, ...]
+    float32: bool = False
 
     @property
     def grows(self) -> bool:

@@ -130,13 +130,12 @@ class LinearAttention(OpSpec):
 
     def states(self, layer: int) -> tuple[State, ...]:
         """Return the last inputs of the convolution, and the heads' matrices."""
-        shapes = {
-            "conv_state": (sum(self.convolved), self.kernel - 1),
-            "recurrent_state": (self.value_heads, self.key_dim, self.value_dim),
-        }
-        return tuple(
-            State(f"past_key_values.{layer}.{name}", f"present.{layer}.{name}", shape)
-            for name, shape in shapes.items()
+        past, present = f"past_key_values.{layer}.", f"present.{layer}."
+        inputs = (sum(self.convolved), self.kernel - 1)
+        matrices = (self.value_heads, self.key_dim, self.value_dim)
+        return (
+            State(f"{past}conv_state", f"{present}conv_state", inputs),
+            State(f"{past}recurrent_state", f"{present}recurrent_state", matrices, float32=True),
         )
 
     def inputs(self) -> tuple[Input, ...]:
