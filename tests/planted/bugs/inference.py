@@ -25,21 +25,19 @@ BUGS = (
         FailingTest("test_decoding_through_the_cache_equals_one_forward"),
         (
             Change(
-                "AttentionBlock.inner",
-                "query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)",
-                "pass",
+                "AttentionBlock._keys_and_values",
+                'self._turned(key_BTGD, "k_norm", context)',
+                "key_BTGD.transpose(1, 2)",
             ),
             Change(
-                "AttentionBlock.inner",
-                "context_BHTD = self._attend(query_BHTD, ...)",
+                "AttentionBlock._keys_and_values",
+                "return key_BGSD, value_BGSD",
                 """
-if spec.rope is not None:
-    import torch
-
-    query_BHTD = rotate(query_BHTD, cos_sin)
-    new = rotate(key_BGSD[:, :, -tokens:], cos_sin)
+if self.spec.rope is not None:
+    tokens = x_BTW.shape[1]
+    new = rotate(key_BGSD[:, :, -tokens:], context.angles[self.spec.rope, self.spec.head_dim])
     key_BGSD = torch.cat((key_BGSD[:, :, :-tokens], new), dim=2)
-context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
+return key_BGSD, value_BGSD
 """,
             ),
         ),
