@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -46,6 +47,12 @@ def autocast(device: str, precision: Precision) -> torch.autocast:
 def autocast_dtype(precision: Precision) -> torch.dtype:
     """Return what matrices are multiplied in; of no meaning for `no`."""
     return torch.float16 if precision == "fp16" else torch.bfloat16
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which matrices are multiplied as they are, whatever autocast is on."""
+    kind = device.type  # such as "meta", which has no autocast
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def as_multiplied(tensor: Tensor) -> Tensor:

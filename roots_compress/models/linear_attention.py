@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from roots_compress.models.device import without_autocast
+
 CHUNK = 64
 
 
@@ -58,7 +60,8 @@ def linear_attention(
     for start in range(0, tokens, CHUNK):
         end = min(start + CHUNK, tokens)
         starts_BC = None if starts_BT is None else starts_BT[:, start:end]
-        read_BHCV, state_BHKV = _chunk(heads.part(start, end), starts_BC, state_BHKV)
+        with without_autocast(state_BHKV.device):  # What is rounded here, all later tokens read.
+            read_BHCV, state_BHKV = _chunk(heads.part(start, end), starts_BC, state_BHKV)
         read.append(read_BHCV)
     return torch.cat(read, dim=2), state_BHKV
 

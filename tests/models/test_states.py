@@ -170,3 +170,16 @@ def test_chunks_give_what_the_rule_gives_and_its_gradients(corrects: bool) -> No
         found.append([read, *(each.grad for each in heads if each is not None and each.grad is not None)])
     for chunked, stepped in zip(*found, strict=True):
         torch.testing.assert_close(chunked, stepped, atol=1e-4, rtol=1e-4)
+
+
+def test_autocast_leaves_the_rule_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, decay, rate = (
+        torch.randn(1, 2, 9, size, generator=generator) for size in [4] * 3 + [1] * 2
+    )
+    heads = Heads(
+        query, key / key.norm(dim=-1, keepdim=True), value, -decay[..., 0].exp(), rate[..., 0].sigmoid()
+    )
+    alone = linear_attention(heads, None, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, linear_attention(heads, None, None), alone))
