@@ -21,12 +21,13 @@ def is_rotatable(spec: ModelSpec) -> bool:
     """Return whether the stream has no preferred channels once the gains of its norms are in the weights.
 
     So it is where RMS norms before the blocks are all the norms that there are: a gain on what a block gives
-    stays with its channels.
+    stays with its channels. Nor can what the embeddings add or hold besides tokens and positions be turned.
     """
+    embeddings = spec.embeddings
     sublayers = [sublayer for layer in spec.layers for sublayer in layer]
     norms = [stack.final_norm for stack in spec.running]
     norms += [each.pre_norm if each.is_pre_norm else None for each in sublayers]
-    others = [spec.embeddings.tables, spec.embeddings.norm]
+    others = [embeddings.tables, embeddings.norm, embeddings.token_types, embeddings.layer_inputs]
     others += [norm for each in sublayers for norm in (each.post_norm, each.joint_norm)]
     return not any(others) and all(norm is not None and norm.kind == "rms_norm" for norm in norms)
 

@@ -9,9 +9,12 @@ import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.stream import LayerInputs, Norm
+from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.rotation import is_rotatable, rotate_stream
 from tests.specs import SPECS, one_norm
-from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -74,3 +77,13 @@ def test_a_tied_model_does_where_channels_of_equal_gain_mix(overrides: dict[str,
 @pytest.mark.parametrize("kind", ["norms of outputs", "norms of the stream"])
 def test_norms_in_other_places_hold_the_stream_to_its_channels(kind: str) -> None:
     assert not is_rotatable(SPECS[kind]["spec"])
+
+
+def test_what_embeddings_hold_besides_does_too() -> None:
+    spec = tiny_config().spec
+    assert is_rotatable(spec)
+    assert not is_rotatable(spec.with_embeddings(token_types=2))
+    read = Sublayer(op=LayerInput(channels=4), pre_norm=Norm())
+    stack = changed(spec.stack, layers=tuple((*layer, read) for layer in spec.layers))
+    embeddings = changed(spec.embeddings, layer_inputs=LayerInputs(channels=4))
+    assert not is_rotatable(changed(spec, stacks={"decoder": stack}, embeddings=embeddings))
