@@ -62,6 +62,8 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         for name, buffer in model.named_buffers():
             if name.endswith("stream_scale"):
                 buffer.normal_(0.8, 0.2, generator=generator)
+            elif name.endswith("selection_bias"):
+                buffer.normal_(0.0, 0.2, generator=generator)
 
 
 def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:

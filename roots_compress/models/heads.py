@@ -48,6 +48,10 @@ class RootsWithHead(RootsPreTrainedModel):
     def add_head(self, config: RootsConfig) -> None:
         """Add the head's modules."""
 
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return all parameters and buffers by their names, a tied one by its first."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
     @property
     def head_norm(self) -> str | None:
         """The norm whose output the head's matrix reads, by name; None where there is none."""

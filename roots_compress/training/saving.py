@@ -46,7 +46,7 @@ class SavedStates:
         if self.work is None:
             return
         parameters = dict(step.named_parameters())
-        self._fingerprint = fingerprint_of(facts, {**parameters, **text})
+        self._fingerprint = fingerprint_of(facts, {**parameters, **dict(step.named_buffers()), **text})
         self._state = load_state(self.work, self._fingerprint)
         if self._state is not None:
             with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from roots_compress.models.modeling import RootsForCausalLM
+from tests.specs import SPECS
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 BLOCK = {"kind": "block", "block_size": 4, "num_blocks": 2}
@@ -150,9 +151,9 @@ def test_sparse_attention_equals_dense_where_it_covers_all_keys(attention: dict[
     assert_close(logits_of(tiny_model(attention=attention), tokens), logits_of(tiny_model(), tokens))
 
 
-@EVERY_MODEL
+@pytest.mark.parametrize("kind", [*MODELS, "experts by sigmoids"])
 def test_every_parameter_gets_a_gradient(kind: str) -> None:
-    model, tokens = tiny_model(**MODELS[kind]).train(), tiny_tokens(2, TOKENS)
+    model, tokens = tiny_model(**{**SPECS, **MODELS}[kind]).train(), tiny_tokens(2, TOKENS)
     model(tokens, labels=tokens).loss.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 

@@ -23,6 +23,7 @@ from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.distillation.teacher_cache import TeacherCache
 from tests.heard import Heard
+from tests.specs import BY_SIGMOIDS, with_experts
 from tests.tiny import VOCAB_SIZE, tiny_model
 from tests.training.text import windows
 
@@ -165,6 +166,13 @@ def test_another_teacher_text_or_setting_has_a_place_of_its_own(tmp_path: Path, 
     other = ask(tmp_path, **OTHERS[changed])
     assert other.folder != first.folder
     assert contents(first.folder) == before
+
+
+def test_buffers_make_another_teacher_too(tmp_path: Path) -> None:
+    model = tiny_model(spec=with_experts(**BY_SIGMOIDS))
+    first = ask(tmp_path, model).folder
+    model.get_buffer("model.layers.0.mlp.selection_bias")[0] += 1
+    assert ask(tmp_path, model).folder != first
 
 
 @pytest.mark.parametrize("changed", OTHERS)

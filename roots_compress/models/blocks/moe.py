@@ -58,13 +58,14 @@ class MoeBlock(Block):
     """A router, and gated experts of equal widths (Shazeer et al. 2017, arXiv:1701.06538)."""
 
     spec: Moe
+    selection_bias: Tensor
 
     def add_holders(self, config: Any) -> None:
         """Add the router, and a module for each expert."""
         spec = self.spec
         self.router = nn.Linear(config.hidden_size, spec.experts, bias=spec.bias)
         if spec.selection_bias:
-            self.selection_bias = nn.Parameter(torch.zeros(spec.experts))
+            self.register_buffer("selection_bias", torch.zeros(spec.experts))  # No loss has a gradient of it.
         self.experts = nn.ModuleList(Expert(spec.activation, spec.clamp) for _ in range(spec.experts))
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -160,4 +161,4 @@ class MoeBlock(Block):
             setattr(self.router, name, nn.Parameter(parameter.detach()[list(kept)]))
         self.router.out_features = len(kept)
         if self.spec.selection_bias:
-            self.selection_bias = nn.Parameter(self.selection_bias.detach()[list(kept)])
+            self.selection_bias = self.selection_bias[list(kept)]

@@ -126,7 +126,7 @@ class Moe(OpSpec):
 
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds, the router's among them."""
-        return super().parameters(width) + self.experts * (width + self.bias + self.selection_bias)
+        return super().parameters(width) + self.experts * (width + self.bias)
 
     def cut(self, axis: str, units: int) -> Moe:
         """Return it with so many experts, or with experts of so many channels."""

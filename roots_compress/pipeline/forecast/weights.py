@@ -58,7 +58,7 @@ def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) ->
 def _bytes_of(model: RootsWithHead) -> int:
     stored = model.state_dict().keys()
     # A tied table is one parameter, under its first name.
-    tensors = (*model.named_parameters(), *model.named_buffers())
+    tensors = model.named_tensors().items()
     return sum(each.numel() * each.element_size() for name, each in tensors if name in stored)
 
 

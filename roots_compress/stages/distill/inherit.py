@@ -68,7 +68,7 @@ def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
         for own, stack, first in zip(student.model.parts(), spec.running, (0, spec.begins), strict=False)
         for index in spread_layers(len(own.layers), stack)
     )
-    parameters = {**dict(student.named_parameters()), **dict(student.named_buffers())}
+    parameters = student.named_tensors()
     inherited = 0
     for name, value in _inherited(student, teacher, layers):
         if name in parameters and value.shape == parameters[name].shape:
@@ -130,7 +130,7 @@ def _of_half(prefix: str, wanted: OpSpec, half: Half, stream: _Stream) -> Named:
 
 def _of_block(wanted: OpSpec, block: Block, residual: Tensor) -> dict[str, Tensor]:
     """Return a block's weights with so many units of each axis as are wanted; none where it has too few."""
-    spec, weights = block.spec, dict[str, Tensor](block.named_parameters())
+    spec, weights = block.spec, dict[str, Tensor]((*block.named_parameters(), *block.named_buffers()))
     if wanted.form() != spec.form():
         return {}
     for goal in wanted.axes():

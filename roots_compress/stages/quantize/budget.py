@@ -47,7 +47,7 @@ def least_bytes(model: RootsWithHead, config: QuantizeConfig) -> int:
     """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
     stored, matrices, size = model.state_dict().keys(), model.config.spec.matrices(), 0
     # A tied table is one parameter, under its first name.
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in model.named_tensors().items():
         owner = name.removesuffix(".weight")
         if owner in matrices:
             chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"

@@ -143,7 +143,7 @@ def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
         )
     if config.cache == "int8":
         require_fusible(model.config.is_fusible)
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_tensors().items():
         if parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise InputError(

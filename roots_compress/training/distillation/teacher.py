@@ -109,7 +109,7 @@ def cached_teacher(
     config.require_vocabulary(vocab_size)
     order = BatchOrder(windows, seed=seed)
     identity: dict[str, Json] = {
-        "teacher": fingerprint_of(teacher.config.to_dict(), dict(teacher.named_parameters())),
+        "teacher": fingerprint_of(teacher.config.to_dict(), teacher.named_tensors()),
         "tokenizer": tokenizer_sha256,
         "text": fingerprint_of({}, order.tensors),
         "top_k": config.top_k,

@@ -76,7 +76,7 @@ def with_teacher_targets(
     model = teacher.model
     assert isinstance(model, RootsForSeq2SeqLM), "only such a model writes targets"
     identity: dict[str, Json] = {
-        "teacher": fingerprint_of(model.config.to_dict(), dict(model.named_parameters())),
+        "teacher": fingerprint_of(model.config.to_dict(), model.named_tensors()),
         "text": text_sha256([documents[index] for index in chosen]),
         "tokens": block_size,
         "beams": BEAMS,

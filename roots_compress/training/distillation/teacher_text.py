@@ -68,7 +68,7 @@ def with_teacher_text(
     bos = opening_id(teacher.tokenizer)
     model = teacher.model
     identity: dict[str, Json] = {
-        "teacher": fingerprint_of(model.config.to_dict(), dict(model.named_parameters())),
+        "teacher": fingerprint_of(model.config.to_dict(), model.named_tensors()),
         "shape": [count, block_size],
         "bos": bos,
         "seed": seed,
