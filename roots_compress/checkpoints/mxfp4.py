@@ -62,4 +62,4 @@ def whole_tensors(
     def read(name: str) -> Tensor:
         return dequantized(take(name + BLOCKS), take(name + SCALES)) if name in stems else take(name)
 
-    return [*(entries.keys() - halves), *stems], read
+    return [*(name for name in entries if name not in halves), *stems], read

@@ -121,7 +121,7 @@ def _all_parts(path: Path, header: GgufHeader) -> dict[str, GgufTensor]:
         other = read_gguf_header(part)
         if (_whole(other, "split.no", part, -1), _whole(other, "split.count", part, -1)) != (index, count):
             _refuse_parts(f"does not say that it is part {index + 1} of {count}", part)
-        for name in other.tensors.keys() & tensors.keys():
+        for name in sorted(other.tensors.keys() & tensors.keys()):
             _refuse_parts(f"holds the tensor {name!r}, and {tensors[name].file.name} does too", part)
         tensors |= other.tensors
     total = _whole(header, "split.tensors.count", path, len(tensors))

@@ -151,7 +151,7 @@ def round_layer_inputs(
     model: RootsWithHead, weight_format: Format, group_size: GroupSetting, rounded: Rounded
 ) -> None:
     """Add what the embeddings hold of tokens for single layers, if they do, to what was rounded."""
-    for name in {LAYER_TABLE, LAYER_PROJECTION} & model.config.spec.matrices().keys():
+    for name in (each for each in (LAYER_TABLE, LAYER_PROJECTION) if each in model.config.spec.matrices()):
         weight_RC = _matrix(model, name)
         size = group_size_of(group_size, weight_format, weight_RC.shape[1])
         parts, lost, whole = list[dict[str, Tensor]](), 0.0, 0.0

@@ -78,7 +78,7 @@ def notes_of(
         "share_in_8_bits": weights[8] / total,
         "share_in_4_bits": weights[4] / total,
         "cache": config.cache,
-        "folded_sites": len(plan.scales),
+        "folded_sites": plan.folded,
         "spared_sites": list[Json](sorted(plan.higher)),
         "expected_loss": plan.expected_loss,
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},

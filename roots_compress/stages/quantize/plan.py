@@ -47,6 +47,11 @@ class RoundingPlan:
     usual_share: float = 1.0
     """Of the layers' prices (see `InputCost`), those of the inputs in the usual format."""
 
+    @property
+    def folded(self) -> int:
+        """How many scales there are to fold; the inputs of blocks that share a norm share one."""
+        return len(set(map(id, self.scales.values())))
+
     def format_of(self, name: str) -> Format:
         """Return the storage format of an input's matrices."""
         return "w8" if name in self.higher else self.usual

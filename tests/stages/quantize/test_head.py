@@ -12,11 +12,13 @@ from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.stages.quantize.head import head_input, head_scale, round_head
+from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE
+from roots_compress.stages.quantize.head import head_input, head_scale, round_head, round_layer_inputs
 from roots_compress.stages.quantize.outliers import energy_scales, relative_error
 from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.stage import assemble
 from roots_compress.stages.quantize.walk import Rounded
+from tests.specs import sharing
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model, tiny_tokens
 
@@ -129,3 +131,9 @@ def test_what_the_head_reads_decides_how_its_rows_are_clipped() -> None:
     rounded = Rounded()
     round_head(model, passed(model), scale_W, GROUP, rounded)
     torch.testing.assert_close(rounded.state["lm_head.weight_scale"], expected.buffers()["weight_scale"])
+
+
+def test_tables_for_single_layers_are_rounded_in_one_order() -> None:
+    rounded = Rounded()
+    round_layer_inputs(tiny_model(spec=sharing()), "w8", GROUP, rounded)
+    assert list(rounded.formats) == [LAYER_TABLE, LAYER_PROJECTION]

@@ -6,8 +6,14 @@ import itertools
 import random
 
 import pytest
+import torch
 
-from roots_compress.stages.quantize.plan import InputCost, higher_within_bytes, higher_within_loss
+from roots_compress.stages.quantize.plan import (
+    InputCost,
+    RoundingPlan,
+    higher_within_bytes,
+    higher_within_loss,
+)
 
 
 def test_inputs_are_kept_until_the_rest_costs_no_more_than_is_allowed() -> None:
@@ -73,3 +79,9 @@ def test_no_site_and_every_site_may_have_eight_bits() -> None:
 
 def test_a_site_that_loses_nothing_stays_in_four_bits() -> None:
     assert higher_within_bytes({"dead": InputCost(0.0, 10), "alive": InputCost(0.1, 10)}, 100) == {"alive"}
+
+
+def test_a_scale_of_a_shared_norm_counts_once() -> None:
+    norm, own = torch.ones(4), torch.ones(4)
+    plan = RoundingPlan("w8", {"attn.q_proj": norm, "mlp.up_proj": norm, "mlp.down_proj": own}, ())
+    assert plan.folded == 2
