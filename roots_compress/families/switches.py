@@ -138,10 +138,7 @@ class Switches:
 
     def optional_number(self, key: str, default: int | None = None) -> int | None:
         """Take a whole number of at least 1, or null for none; absence means the default."""
-        if self._left.get(key, default) is None:
-            self._left.pop(key, None)
-            return None
-        return self.number(key, default)
+        return None if self.null(key, default) else self.number(key, default)
 
     def null(self, key: str, default: Any = None) -> bool:
         """Take a key if it is null, or absent where that means null, and return whether it was."""
@@ -248,7 +245,11 @@ class Switches:
         types = self._left.pop("layer_types", None)
         if types is None:
             return [window if each else None for each in slides]
-        self._check_types(types, layers)
+        known = isinstance(types, list) and set(map(str, types)) <= set(LAYER_TYPES)
+        if not known or len(types) != layers:
+            self.refuse(
+                f"layer_types must name full_attention or sliding_attention for each of {layers} layers"
+            )
         sliding = [LAYER_TYPES[kind] for kind in types]
         if any(sliding) and window is None:
             self.refuse("layer_types names sliding_attention, and the other keys give it no sliding_window")
@@ -256,19 +257,9 @@ class Switches:
 
     def no_windows(self, layers: int) -> None:
         """Take the switches of sliding windows of a family that has none."""
-        types = self._left.pop("layer_types", None)
-        if types is not None:
-            self._check_types(types, layers)
-            if any(LAYER_TYPES[kind] for kind in types):
-                self.refuse("layer_types names sliding_attention, which the family's models do not have")
+        if any(self.typed_windows(LARGEST, layers, ())):
+            self.refuse("layer_types names sliding_attention, which the family's models do not have")
         self.same("sliding_window")
-
-    def _check_types(self, types: Any, layers: int) -> None:
-        known = isinstance(types, list) and set(map(str, types)) <= set(LAYER_TYPES)
-        if not known or len(types) != layers:
-            self.refuse(
-                f"layer_types must name full_attention or sliding_attention for each of {layers} layers"
-            )
 
     def finish(self) -> None:
         """Refuse whatever was not taken.
