@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from roots_compress.families.base import Rule
+from roots_compress.families.base import Computed, Rule
 from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
@@ -29,6 +29,7 @@ def decoder_rules(
     gain: Transform | None = None,
     paired: bool = False,
     by_head: bool = False,
+    computed: Sequence[Computed] = (),
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
 
@@ -41,8 +42,10 @@ def decoder_rules(
         gain: what is done to the gains of norms, if they are not stored as they are.
         paired: whether rotary positions turn adjacent channels.
         by_head: whether the rows of attention's matrices that are one lie head by head.
+        computed: the places of tensors of the layers that are left out here.
     """
     outer, gain = outer or {}, gain or Copy()
+    made = {target for each in computed for target in each.targets}
     yield Rule(f"{outer.get('embed_tokens', 'embed_tokens')}.weight", ("model.embed_tokens.weight",))
     for index, layer in enumerate(spec.layers):
         theirs, ours = f"{outer.get('layers', 'layers')}.{index}.", f"model.layers.{index}."
@@ -52,11 +55,14 @@ def decoder_rules(
             for place in ("pre_norm", "post_norm", "joint_norm")
             if (found := getattr(each, place)) is not None and not (place == "pre_norm" and each.shares_norm)
         }
+        rules: list[Rule] = []
         for name, norm in norms.items():
-            yield from norm_rules(theirs + names.get(name, name), ours + name, norm, gain)
+            rules += norm_rules(theirs + names.get(name, name), ours + name, norm, gain)
         for sublayer in layer:
             for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired, by_head=by_head):
-                yield Rule(theirs + rule.source, tuple(ours + each for each in rule.targets), rule.transform)
+                targets = tuple(ours + each for each in rule.targets)
+                rules.append(Rule(theirs + rule.source, targets, rule.transform))
+        yield from (rule for rule in rules if made.isdisjoint(rule.targets))
     if spec.stack.final_norm is not None:
         yield from norm_rules(outer.get("norm", "norm"), "model.norm", spec.stack.final_norm, gain)
     yield Rule(f"{outer.get('lm_head', 'lm_head')}.weight", ("lm_head.weight",))

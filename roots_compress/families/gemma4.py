@@ -201,9 +201,8 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     beside = any(isinstance(op, Moe) for _, op in spec.blocks())
-    for rule in decoder_rules(spec, names=NAMES | (MOE_NAMES if beside else {})):
-        if not any(".moe." in target or "moe_pre_norm" in target for target in rule.targets):
-            yield rule  # Those of experts: `experts_beside`.
+    names = NAMES | (MOE_NAMES if beside else {})
+    yield from decoder_rules(spec, names=names, computed=experts_beside(spec))
     for theirs, ours in TABLES.items() if spec.embeddings.layer_inputs else ():
         yield Rule(f"{theirs}.weight", (f"model.embed_layers.{ours}.weight",))
     for index, layer in enumerate(spec.layers):
