@@ -262,7 +262,7 @@ def decoder_spec(
         layers: its layers.
         scale: factor on the token embeddings.
         head: of the logits.
-        layer_inputs: what the embeddings hold for single layers.
+        layer_inputs: per-layer embeddings.
     """
     return ModelSpec(
         stacks={"decoder": Stack(layers=tuple(layers), final_norm=shape.norm)},

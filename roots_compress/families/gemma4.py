@@ -50,7 +50,7 @@ TABLES = {
     "per_layer_model_projection": "projection",
     "per_layer_projection_norm": "norm",
 }
-"""Modules of what the embeddings hold for single layers, and their names in ours."""
+"""Modules of per-layer embeddings, and their names in ours."""
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -149,7 +149,7 @@ def _taking(switches: Switches, windows: Sequence[int | None]) -> int:
 
 
 def _layer_inputs(switches: Switches, shape: Shape) -> LayerInputs | None:
-    """Take what is said of embeddings for single layers; 0 channels are none."""
+    """Take what is said of per-layer embeddings; 0 channels are none."""
     channels, rows = switches.take(PER_LAYER, 256), switches.take(PER_LAYER_VOCABULARY, 262_144)
     if channels in (0, None):
         return None

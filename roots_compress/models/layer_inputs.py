@@ -1,4 +1,4 @@
-"""Embeddings that hold something of each token for each layer (Gemma 3n, Gemma 4), beside the token's own.
+"""Per-layer embeddings: what each layer reads of the token itself (Gemma 3n, Gemma 4).
 
 Shape legend: B batch, T tokens, W hidden size, V vocabulary, L layers, P channels for each layer.
 """
@@ -19,7 +19,7 @@ from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE, ModelSpec
 class LayerInputTables(nn.Module):
     """A table of tokens with channels for all layers, and a projection of their embeddings to as many.
 
-    Both are averaged, the projection's part normed for each layer.
+    Their sum is multiplied by the root of 1/2; the projection's part is normed for each layer.
     """
 
     def __init__(self, config: Any) -> None:
@@ -64,7 +64,7 @@ class LayerInputTables(nn.Module):
             ValueError: the tokens are not given.
         """
         if tokens_BT is None:
-            raise ValueError("a model whose embeddings hold something for each layer reads input_ids")
+            raise ValueError("a model with per-layer embeddings reads input_ids, not inputs_embeds alone")
         own_BTLP = self.table(tokens_BT).unflatten(-1, (-1, self.channels)) * self.channels**0.5
         made_BTx = self.projection(as_multiplied(hidden_BTW)) * self.config.hidden_size**-0.5
         made_BTLP = self.norm(made_BTx.unflatten(-1, (-1, self.channels)))

@@ -21,7 +21,7 @@ def is_rotatable(spec: ModelSpec) -> bool:
     """Return whether the stream has no preferred channels once the gains of its norms are in the weights.
 
     So it is where RMS norms before the blocks are all the norms that there are: a gain on what a block gives
-    stays with its channels. Nor can what the embeddings add or hold besides tokens and positions be turned.
+    stays with its channels. Nor are token types and per-layer embeddings turned.
     """
     embeddings = spec.embeddings
     sublayers = [sublayer for layer in spec.layers for sublayer in layer]

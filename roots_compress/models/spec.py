@@ -199,7 +199,7 @@ class ModelSpec(Part):
 
     @property
     def layer_input_channels(self) -> int:
-        """Channels that the embeddings hold of a token for all layers together."""
+        """Channels of the per-layer embeddings of all layers together."""
         inputs = self.embeddings.layer_inputs
         return 0 if inputs is None else inputs.channels * len(self.layers)
 
@@ -274,4 +274,4 @@ class ModelSpec(Part):
 EMBEDDING, HEAD, ENCODER = "model.embed_tokens", "lm_head", "model.encoder"
 """The modules of the token embedding, of the output head, and of the encoder before a decoder."""
 LAYER_TABLE, LAYER_PROJECTION = "model.embed_layers.table", "model.embed_layers.projection"
-"""The modules of what the embeddings hold of tokens for single layers."""
+"""The modules of per-layer embeddings."""

@@ -1,4 +1,4 @@
-"""What the embeddings hold of a token for each layer, and the block that reads it, as ONNX operators.
+"""Per-layer embeddings, and the block that reads them, as ONNX operators.
 
 Shape legend: N tokens of all rows of the batch, W hidden size, L layers, P channels for each layer.
 """

@@ -48,7 +48,7 @@ class Context:
     source: Source | None = None
     """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
     layer_inputs_BTLP: Tensor | None = None
-    """What the embeddings hold of the tokens for each layer; None where they do not."""
+    """Per-layer embeddings of the tokens; None where the model has none."""
     given: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values, `BGSD` each, of the last attention that gives them, by what takers share with it."""
 

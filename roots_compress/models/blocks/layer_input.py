@@ -1,4 +1,4 @@
-"""The block that reads what the embeddings hold of a token for its layer.
+"""The block that reads its layer's per-layer embedding of a token.
 
 Shape legend: B batch, T tokens, W hidden size, L layers, P channels for each layer.
 """

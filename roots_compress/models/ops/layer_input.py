@@ -10,7 +10,7 @@ from roots_compress.models.ops.mlp import Activation
 
 
 class LayerInput(OpSpec):
-    """`out(act(gate(x)) * own)`, where `own` is what the embeddings hold of the token for this layer."""
+    """`out(act(gate(x)) * own)`, where `own` is the token's per-layer embedding for this layer."""
 
     kind: Literal["layer_input"] = "layer_input"
     group: ClassVar[str] = "MLP"

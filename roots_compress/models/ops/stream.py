@@ -26,7 +26,7 @@ class Norm(Part):
 
 
 class LayerInputs(Part):
-    """What the embeddings hold of each token for each layer, beside what the stream begins with."""
+    """Per-layer embeddings: vectors of each token that layers read, one for each layer."""
 
     channels: Count
     """For each layer."""

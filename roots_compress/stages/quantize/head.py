@@ -150,7 +150,7 @@ def round_head(
 def round_layer_inputs(
     model: RootsWithHead, weight_format: Format, group_size: GroupSetting, rounded: Rounded
 ) -> None:
-    """Add what the embeddings hold of tokens for single layers, if they do, to what was rounded."""
+    """Add per-layer embeddings, table and projection, to what was rounded, if the model has them."""
     for name in (each for each in (LAYER_TABLE, LAYER_PROJECTION) if each in model.config.spec.matrices()):
         weight_RC = _matrix(model, name)
         size = group_size_of(group_size, weight_format, weight_RC.shape[1])

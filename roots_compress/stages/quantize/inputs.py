@@ -76,9 +76,8 @@ class BoundInput:
 def bound_inputs(half: Half) -> Iterator[BoundInput]:
     """Yield the inputs of a block's linear layers, in the order in which they are made.
 
-    What reads the stream has the norm before the block as its producer. Without one nothing can take a scale
-    on: what the norm of the stream gives is added to as well. A norm that two blocks read takes its scale on
-    with the first of them.
+    A scale of what reads the stream needs a norm before the block to fold it into. A norm shared by several
+    blocks is scaled once, with the first block; the weights of all of them are multiplied.
     """
     for each in half.block.spec.inputs():
         makers: list[nn.Module] = [half.block.linear(name) for name in each.producers]

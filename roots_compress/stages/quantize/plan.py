@@ -58,7 +58,7 @@ class RoundingPlan:
 
 
 def format_of_tables(usual: Format) -> Format:
-    """Return the format of what the embeddings hold for single layers, which is looked up."""
+    """Return the format of per-layer embeddings, of their table and of their projection."""
     return "w4" if usual == "w4" else "w8"
 
 

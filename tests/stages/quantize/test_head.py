@@ -133,7 +133,7 @@ def test_what_the_head_reads_decides_how_its_rows_are_clipped() -> None:
     torch.testing.assert_close(rounded.state["lm_head.weight_scale"], expected.buffers()["weight_scale"])
 
 
-def test_tables_for_single_layers_are_rounded_in_one_order() -> None:
+def test_per_layer_embeddings_are_rounded_in_one_order() -> None:
     rounded = Rounded()
     round_layer_inputs(tiny_model(spec=sharing()), "w8", GROUP, rounded)
     assert list(rounded.formats) == [LAYER_TABLE, LAYER_PROJECTION]
