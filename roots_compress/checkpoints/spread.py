@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from roots_compress.errors import InputError
+from roots_compress.io.atomic import system_errors
 from roots_compress.models.blocks.base import Block
 from roots_compress.models.heads import RootsWithHead
 
@@ -80,7 +83,8 @@ class Spread:
     def over(self, model: RootsWithHead) -> Callable[[str, Tensor], Tensor]:
         """Return what puts a tensor of a model without storage where it belongs, and returns it there.
 
-        Layers go as a whole to the first device that has room.
+        Layers go as a whole to the first device that has room. Where that is the disk, OSError is raised if
+        it is full.
         """
         from accelerate import infer_auto_device_map
 
@@ -90,22 +94,27 @@ class Spread:
         return self._put
 
     def _put(self, name: str, tensor: Tensor) -> Tensor:
-        from accelerate.utils.offload import offload_weight
-
         parts = name.split(".")
         modules = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
         device = next(self._places[module] for module in modules if module in self._places)
         if device != DISK:
             return tensor.to(device)
-        self._on_disk = offload_weight(tensor, name, self._folder.name, index=self._on_disk)
+        file = Path(self._folder.name, f"{name}.safetensors")
+        with system_errors(file):
+            save_file({name: tensor.contiguous()}, file)
+        self._on_disk[name] = {"safetensors_file": str(file), "weight_name": name}
         return tensor.to("meta")
 
     def run(self, model: RootsWithHead) -> None:
         """Have each part of a model run on its device; parts on disk are read when they run."""
         from accelerate import dispatch_model
+        from accelerate.utils import find_tied_parameters
 
         if set(self._places.values()) == {"cpu"}:
             return
+        for names in find_tied_parameters(model):
+            if stored := [self._on_disk[name] for name in names if name in self._on_disk]:
+                self._on_disk |= dict.fromkeys(names, stored[0])
         # A block may read the weights of its modules without running them: all of it is read at once.
         blocks = {type(module).__name__ for module in model.modules() if isinstance(module, Block)}
         dispatch_model(

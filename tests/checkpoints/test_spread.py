@@ -74,8 +74,9 @@ def spec_with(block: type[OpSpec]) -> ModelSpec:
         pytest.param(ENCODERS["masked tokens"], id="masked tokens"),
     ],
 )
-def test_each_kind_of_block_runs_from_disk(spec: ModelSpec, tmp_path: Path) -> None:
-    model = make_model(RootsConfig(spec=changed(spec, tied=False))).eval()
+@pytest.mark.parametrize("tied", [True, False])
+def test_each_kind_of_block_runs_from_disk(spec: ModelSpec, tied: bool, tmp_path: Path) -> None:
+    model = make_model(RootsConfig(spec=changed(spec, tied=tied))).eval()
     randomise(model)
     save_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "source")
     spread = load_checkpoint(tmp_path / "source", spread=Spread({"cpu": 0})).model
