@@ -1,25 +1,28 @@
-"""Blocks of every kind, divided among two processes, give what they give whole."""
+"""Blocks of every kind, divided among two processes, give what they give whole; how a model is divided."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from roots_compress.data.windows import model_inputs
 from roots_compress.models.blocks.base import Block
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.training.parallel import divided as division
+from roots_compress.training.parallel import placement
 from roots_compress.training.parallel.divided import divided
 from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.team import Team
-from roots_compress.training.parallel.twins import twin
+from roots_compress.training.parallel.twins import emptied, sent, twin
 from tests.specs import ENCODERS, SEQ2SEQ, SPECS
-from tests.tiny import randomise, tiny_tokens
+from tests.tiny import randomise, tiny_layer, tiny_model, tiny_tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
@@ -40,6 +43,25 @@ def read(team: Team, model: RootsWithHead, inputs: dict[str, Tensor]) -> None:
     wholes = [block for block in model.modules() if isinstance(block, Block)]
     shares = [part.spec != whole.spec for part, whole in zip(blocks, wholes, strict=True)]
     FOUND[:] = [*team.gather((output.last_hidden_state, output.hidden_states[1])), shares]
+
+
+def make(team: Team, model: RootsWithHead, shards: bool) -> None:
+    """Make a divided model, or shards; process 0 keeps in `FOUND` the most whole weights each had at once."""
+    source: Callable[..., Tensor] = emptied if shards else sent
+    alive: list[tuple[StorageWeakRef, int]] = []
+    most = 0
+
+    def watched(*given: Any) -> Tensor:
+        nonlocal most
+        tensor = source(*given)
+        alive.append((StorageWeakRef(tensor.untyped_storage()), tensor.numel()))
+        most = max(most, sum(size for storage, size in alive if not storage.expired()))
+        return tensor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement if shards else division, "emptied" if shards else "sent", watched)
+        _made = placement.Shards(model, team, "cpu") if shards else divided(model, team, "cpu")
+    FOUND[:] = team.gather(most)
 
 
 FOUND: list[Any] = []
@@ -74,3 +96,13 @@ def test_divided_blocks_give_what_they_give_whole(name: str, two: Team) -> None:
         given = torch.cat([each[place] for each in rows])
         torch.testing.assert_close(given, right, atol=1e-5, rtol=1e-5)
     assert any(shares)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_no_process_but_the_first_holds_more_than_a_layer_whole(shards: bool, two: Team) -> None:
+    model = tiny_model(layers=[tiny_layer()] * 6).requires_grad_(shards)
+    call(two, make, twin(model, "meta"), shards)
+    make(two, model, shards)
+    layers = [sum(each.numel() for each in layer.parameters()) for layer in model.model.all_layers()]
+    rest = sum(each.numel() for each in model.parameters()) - sum(layers)
+    assert 0 < FOUND[1] < rest + 2 * layers[0]

@@ -41,19 +41,18 @@ def divided(model: Model, team: Team, device: str) -> Model:
     mesh = init_device_mesh(device, shape, mesh_dim_names=("machine", "process"))["process"]
     found = twin(model, "meta")
     wholes = {id(tensor): whole for tensor, whole in zip(tensors_of(found), tensors_of(model), strict=True)}
-    made: dict[int, Tensor] = {}
 
     def whole_of(tensor: Tensor) -> Tensor:
         whole = sent(wholes[id(tensor)] if team.leads else None, tensor, device)
         return nn.Parameter(whole, requires_grad=False) if isinstance(tensor, nn.Parameter) else whole
 
-    abstract = tensors_of(found)  # alive until all are made, so that their numbers stay their own
+    abstract = tensors_of(found)  # alive until all are made: `wholes` has them by their numbers
     blocks = [each for each in found.modules() if isinstance(each, Block)]
-    # One block at a time, so that no process but the first ever holds a model.
+    # One block at a time, of which a part stays, so that no process but the first ever holds a model.
     for block in blocks:
-        fill(block, made, whole_of)
+        fill(block, whole_of)
         _divide(block, mesh)
-    fill(found, made, whole_of)
+    fill(found, whole_of)
     del abstract
     _read_together(found.model, mesh)
     return found

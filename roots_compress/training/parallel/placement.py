@@ -149,8 +149,6 @@ class Shards(Placement):
         self._original, self.module = module, twin(module, "meta", apart)
         there, kept = set(map(id, apart)), {each for each in apart if isinstance(each, nn.Parameter)}
         self.mesh = init_device_mesh(device, (team.size,))
-        made: dict[int, Tensor] = {}
-        abstract = tensors_of(self.module)  # alive until all are made, so that their numbers stay their own
         # One layer at a time, so that no process ever holds a model.
         layers = [
             each
@@ -158,9 +156,8 @@ class Shards(Placement):
             if isinstance(each, RootsLayer) and there.isdisjoint(map(id, each.parameters()))
         ]
         for part in (*layers, self.module):
-            fill(part, made, lambda tensor: emptied(tensor, device))
+            fill(part, lambda tensor: emptied(tensor, device))
             fully_shard(part, mesh=self.mesh, ignored_params=kept)
-        del abstract
         self.call = self.module
         wholes = dict(module.named_parameters())
         with torch.no_grad():

@@ -27,22 +27,22 @@ def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
     return copy.deepcopy(module, {**empty, **kept})
 
 
-def fill(module: nn.Module, made: dict[int, Tensor], content: Callable[[Tensor], Tensor]) -> None:
-    """Replace what is on the meta device in a module.
+def fill(module: nn.Module, content: Callable[[Tensor], Tensor]) -> None:
+    """Replace what is on the meta device in a module; parameters that are tied within it stay tied.
 
     Args:
         module: whose tensors are replaced.
-        made: what was made so far, by the number of the tensor replaced; so tied parameters stay tied.
         content: what takes a tensor's place.
     """
+    made: dict[Tensor, Tensor] = {}
     for each in module.modules():
         holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
         for holder in holders:
             for name, tensor in holder.items():
                 if tensor is not None and tensor.is_meta:
-                    if id(tensor) not in made:
-                        made[id(tensor)] = content(tensor)
-                    holder[name] = made[id(tensor)]
+                    if tensor not in made:
+                        made[tensor] = content(tensor)
+                    holder[name] = made[tensor]
 
 
 def sent(whole: Tensor | None, like: Tensor, device: str) -> Tensor:
