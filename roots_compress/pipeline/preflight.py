@@ -30,12 +30,13 @@ from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.results import RunMetrics
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
+from roots_compress.runtime.onnx.graph_config import spec_of_graph
 from roots_compress.runtime.onnx.graph_folder import find_graph, holds_graph
 from roots_compress.stages.base import MakerStage, ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph, task_of_spec
+from roots_compress.tasks.registry import CAUSAL_LM, task_of_graph, task_of_spec
 from roots_compress.training.parallel.shares import team_size
 
 

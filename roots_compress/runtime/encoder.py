@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config, spec_of_graph
 from roots_compress.runtime.onnx.session import Provider, open_session, run_session
 from roots_compress.runtime.prompts import check_ids
 from roots_compress.runtime.protocol import Served, Tokens
@@ -46,6 +46,14 @@ class Encoder(Served, Protocol):
 
         Raises:
             InputError: there are more tokens than the model reads, or an id that it does not know.
+        """
+        ...
+
+    def spec(self) -> ModelSpec:
+        """Return the model's specification.
+
+        Raises:
+            InputError: the config.json beside a graph holds none.
         """
         ...
 
@@ -92,6 +100,10 @@ class OnnxEncoder:
             feeds[TOKEN_TYPES] = np.zeros_like(input_ids) if token_types is None else token_types
         found: NDArray[np.float32] = run_session(self._session, self._output, feeds, self._graph)
         return found
+
+    def spec(self) -> ModelSpec:
+        """Return what the config.json beside the graph holds; see `Encoder.spec`."""
+        return spec_of_graph(self._graph)
 
 
 def check_texts(engine: Served, input_ids: Tokens) -> None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.encoder import check_texts
 from roots_compress.runtime.protocol import Tokens
 
@@ -32,6 +33,11 @@ class TorchEncoder:
         )
         found: NDArray[np.float32] = given[0].float().cpu().numpy()
         return found
+
+    def spec(self) -> ModelSpec:
+        """Return the model's own."""
+        spec: ModelSpec = self._model.config.spec
+        return spec
 
     def _tensor(self, numbers: Tokens | None) -> torch.Tensor | None:
         return (

@@ -5,7 +5,7 @@ Shape legend: N texts, W width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -57,7 +57,11 @@ class SentenceEmbedding(LikenessTask):
         return evaluation_texts(documents, tokenizer, longest=config.block_size, limit=config.windows)
 
     def likeness(
-        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+        self,
+        given_NW: Outputs,
+        original_NW: Outputs,
+        examples: EvaluationWindows,
+        spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return the mean cosine of a text's vector to the original model's, and that of each."""
         left_NW, right_NW = given_NW.astype(np.float64), original_NW.astype(np.float64)

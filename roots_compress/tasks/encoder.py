@@ -162,7 +162,11 @@ class LikenessTask(EncoderTask):
 
     @abstractmethod
     def likeness(
-        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+        self,
+        given_NW: Outputs,
+        original_NW: Outputs,
+        examples: EvaluationWindows,
+        spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return the metrics of what texts are given, and the first one's part of each text, `N`.
 
@@ -170,6 +174,7 @@ class LikenessTask(EncoderTask):
             given_NW: by the model.
             original_NW: by the first model, or by the same where none is compared with.
             examples: the texts.
+            spec: returns the specification of the model.
         """
 
     def measure(
@@ -200,8 +205,8 @@ class LikenessTask(EncoderTask):
         original_NW, other = given_NW, dict[str, float]()
         if original is not None:
             original_NW = np.concatenate(list(encoded(original, texts)))
-            other, _ = self.likeness(original_NW, original_NW, examples)
-        figures, parts_N = self.likeness(given_NW, original_NW, examples)
+            other, _ = self.likeness(original_NW, original_NW, examples, original.spec)
+        figures, parts_N = self.likeness(given_NW, original_NW, examples, engine.spec)
         return Measured(figures, Scores(parts_N, np.ones(len(parts_N), dtype=np.int64)), other=other)
 
 

@@ -5,7 +5,7 @@ Shape legend: N texts or pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
     from roots_compress.tasks.base import Task
 
@@ -65,17 +66,26 @@ class Rating(Scoring):
         return super().examples(documents, tokenizer, config)
 
     def likeness(
-        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+        self,
+        given_NW: Outputs,
+        original_NW: Outputs,
+        examples: EvaluationWindows,
+        spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return how scores go with the numbers in the data, and the products of each text's ranks."""
         from roots_compress.data.scored import ScoredTexts
+        from roots_compress.models.ops.heads import ScoreHead
 
+        head = spec().head
         assert isinstance(examples, ScoredTexts)
+        assert isinstance(head, ScoreHead)
         scores_N, right_N = given_NW[:, 0].astype(np.float64), examples.scores
         products_N = standardised(ranks(scores_N)) * standardised(ranks(right_N))
+        # What the model learned to be right; ranks are of the scores, which a sigmoid of large ones ties.
+        learned_N = (1 + np.tanh(scores_N / 2)) / 2 if head.sigmoid else scores_N
         found = {
             "label_spearman": float(products_N.mean()),
-            "label_pearson": float((standardised(scores_N) * standardised(right_N)).mean()),
+            "label_pearson": float((standardised(learned_N) * standardised(right_N)).mean()),
         }
         if len(numbers := np.unique(right_N)) == 2:
             found["auc"] = auc(scores_N, right_N == numbers[1])

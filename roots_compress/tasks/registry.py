@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, OURS, config_beside
+from roots_compress.runtime.onnx.graph_config import OURS, config_beside
 from roots_compress.tasks.answering import Answering
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
@@ -114,18 +114,3 @@ def task_of_graph(graph: Path) -> Task[Any]:
     except InputError as error:
         error.where = str(graph.with_name("config.json"))
         raise
-
-
-def spec_of_graph(graph: Path) -> ModelSpec:
-    """Return the specification of a graph's model, as the config.json beside it holds it.
-
-    Raises:
-        InputError: config.json is missing, cannot be read, or holds none.
-    """
-    from roots_compress.models.version1 import read_spec
-
-    config = config_beside(graph)
-    try:
-        return read_spec(config.get(OURS, config))
-    except ValueError as error:
-        raise InputError(str(error), where=graph.with_name("config.json"), remedy=EXPORT_AGAIN) from None

@@ -8,7 +8,7 @@ Shape legend: N texts or pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
     from roots_compress.tasks.base import Task
     from roots_compress.training.objective import Objective
@@ -79,7 +80,11 @@ class Scoring(LikenessTask):
         return scored_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
     def likeness(
-        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+        self,
+        given_NW: Outputs,
+        original_NW: Outputs,
+        examples: EvaluationWindows,
+        spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return how scores are like the original model's and the data's, and what of each is explained."""
         from roots_compress.data.scored import ScoredTexts

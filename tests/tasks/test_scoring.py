@@ -22,9 +22,10 @@ from roots_compress.data.sources.scores import KNOWN, Scores
 from roots_compress.errors import InputError
 from roots_compress.models.labels import RootsForScore
 from roots_compress.models.ops.heads import ScoreHead
-from roots_compress.tasks.rating import auc
+from roots_compress.tasks.rating import Rating, auc
 from roots_compress.tasks.scoring import Scoring, spearman
 from tests.encoders import encoder_tokenizer, save_bert
+from tests.specs import bert
 from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import tiny_tokens
 
@@ -95,11 +96,11 @@ def test_pairs_are_read_as_transformers_reads_them(source: Path) -> None:
 def test_likeness_is_the_share_of_the_variance_that_is_explained() -> None:
     examples = scored_texts(documents(), pair_tokenizer(), longest=24, tokens=1000)
     original_N1, scores_N1 = (np.array([each], np.float32).T for each in ((0, 1, 2), (0, 1, 4)))
-    found, parts_N = Scoring().likeness(scores_N1, original_N1, examples)
+    found, parts_N = Scoring().likeness(scores_N1, original_N1, examples, bert)
     assert found == pytest.approx({"score_r2": -1, "score_mse": 4 / 3, "spearman": 1, "label_spearman": 0})
     assert parts_N == pytest.approx([1, 1, -5])
     one_known = replace(examples, scores=np.array([np.nan, 0.5, np.nan]))
-    assert "label_spearman" not in Scoring().likeness(scores_N1, original_N1, one_known)[0]
+    assert "label_spearman" not in Scoring().likeness(scores_N1, original_N1, one_known, bert)[0]
 
 
 def test_packed_pairs_get_the_scores_that_they_get_alone(source: Path) -> None:
@@ -240,6 +241,18 @@ def test_a_sentence_encoder_gets_a_head_for_a_score(tmp_path: Path) -> None:
     assert isinstance(head, ScoreHead)
     assert head.names == ("relevance",)
     write_back(load_checkpoint(tmp_path / "run" / "01-tune" / "checkpoint"), "bert", tmp_path / "back")
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_a_score_that_is_as_it_was_taught_goes_with_the_data(sigmoid: bool) -> None:
+    right_N1 = np.array([[0.02], [0.5], [0.6]])
+    examples = replace(
+        scored_texts(documents(), pair_tokenizer(), longest=24, tokens=1000), scores=right_N1[:, 0]
+    )
+    given_N1 = (np.log(right_N1 / (1 - right_N1)) if sigmoid else right_N1).astype(np.float32)
+    spec = bert(ScoreHead(sigmoid=sigmoid))
+    found, _ = Rating().likeness(given_N1, given_N1, examples, lambda: spec)
+    assert found == pytest.approx({"label_spearman": 1, "label_pearson": 1})
 
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:

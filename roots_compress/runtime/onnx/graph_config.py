@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json_object
+
+if TYPE_CHECKING:
+    from roots_compress.models.spec import ModelSpec
 
 # Of a config.json in another family's words, the key that the ROOTS config stands under.
 OURS = "roots"
@@ -67,6 +70,21 @@ def read_start(path: Path) -> int:
             remedy=EXPORT_AGAIN,
         )
     return start
+
+
+def spec_of_graph(graph: Path) -> ModelSpec:
+    """Return the specification of a graph's model, as the config.json beside it holds it.
+
+    Raises:
+        InputError: config.json is missing, cannot be read, or holds none.
+    """
+    from roots_compress.models.version1 import read_spec
+
+    config = config_beside(graph)
+    try:
+        return read_spec(config.get(OURS, config))
+    except ValueError as error:
+        raise InputError(str(error), where=graph.with_name("config.json"), remedy=EXPORT_AGAIN) from None
 
 
 def _number_at(config: Any, keys: list[str]) -> Any:
