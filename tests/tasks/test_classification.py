@@ -189,6 +189,8 @@ def test_pairs_of_texts_are_read_together(tmp_path: Path) -> None:
     assert pack_labelled(documents, pair_tokenizer(), 32, seed=0).token_types is not None
     named = Labels("label", "premise", ("fox", "rain"), "hypothesis")
     assert named.document({**records[0], "label": "a"}, "here").named("second") == records[0]["hypothesis"]
+    alone = Labels("premise", "label", ("no", "yes")).document(records[0], "here")
+    assert alone.text == records[0]["premise"]
     with pytest.raises(RecordError, match="no column 'hypothesis'"):
         named.document({"label": "a", "premise": "fox"}, "here")
     save_bert(tmp_path / "source", BertForSequenceClassification, num_labels=2)

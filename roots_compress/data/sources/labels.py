@@ -22,6 +22,8 @@ PARTNERS = {
     "question": "sentence",
 }
 """Columns of public sets that hold two texts with one label, such as MNLI's."""
+UNNAMED = "text"
+"""The column of the text where the user names none."""
 SHOWN = 20
 """Labels that a message lists."""
 
@@ -37,7 +39,7 @@ class Labels(Records):
     names: tuple[str, ...]
     """By their numbers."""
     second: str | None = None
-    """Holds a text that is read with the first; by default its partner, if the records have one."""
+    """Holds a text that is read with the first; by default its partner, where neither is named."""
     seen: dict[bytes, tuple[int, str]] = field(default_factory=dict, compare=False, repr=False)
     """The label of each text so far, and where that was said: it keeps its label in all files."""
 
@@ -51,8 +53,9 @@ class Labels(Records):
     @property
     def columns(self) -> tuple[str, ...]:
         """Those of the texts and of the label."""
-        partners = (self.second,) if self.second is not None else (*PARTNERS, *PARTNERS.values())
-        return tuple(dict.fromkeys((self.text_column, self.column, *partners)))
+        partners = (*PARTNERS, *PARTNERS.values()) if self.text_column == UNNAMED else ()
+        second = () if self.second is None else (self.second,)
+        return tuple(dict.fromkeys((self.text_column, self.column, *second, *partners)))
 
     @property
     def needed(self) -> str:
@@ -90,12 +93,12 @@ class Labels(Records):
 
     def _texts(self, record: Record) -> tuple[str, ...]:
         """Return the columns of a record's texts, one or two."""
-        first = self.text_column
-        if first not in record:
-            pairs = (one for one, other in PARTNERS.items() if one in record and other in record)
-            first = next(pairs, first)
-        second = self.second or PARTNERS.get(first)
-        return (first,) if second is None or (second not in record and not self.second) else (first, second)
+        first, second = self.text_column, self.second
+        if first == UNNAMED and first not in record:
+            pairs = (each for each in PARTNERS.items() if record.keys() >= set(each))
+            first, partner = next(pairs, (first, None))
+            second = second or partner
+        return (first,) if second is None else (first, second)
 
     def number(self, value: Any) -> int:
         """Return the number of a label that is given by its name, or where `numbered` by its number.
