@@ -15,11 +15,18 @@ from tokenizers.models import BPE, Unigram
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.source_tokenizer import read_settings
 from roots_compress.data.languages import TARGET_LANGUAGE, set_target_tokenizer
 from roots_compress.errors import InputError, SourceWarning
 from roots_compress.io.json_files import read_json_object
 
-SOURCE_SPM, TARGET_SPM, ONE_SPM = "source.spm", "target.spm", "sentencepiece.bpe.model"
+MODELS = {
+    "MarianTokenizer": ("source.spm", "target.spm"),
+    "M2M100Tokenizer": ("sentencepiece.bpe.model",),
+}
+"""The models' files, by transformers' class."""
+CLASSES = {"marian": "MarianTokenizer", "m2m_100": "M2M100Tokenizer"}
+"""By the type of the model, where no class is named."""
 VOCABULARY, SETTINGS = "vocab.json", "tokenizer_config.json"
 SPECIAL = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
 OPENING = {"bos_token": "<s>"}
@@ -31,13 +38,21 @@ OTHERS = "\ufdd0"
 """Put before a piece of the other side only: no text has this character, and decoding takes it away."""
 
 
-def has_numbered_pieces(folder: Path) -> bool:
-    """Whether a folder has such models, and no tokenizer.json."""
-    one = (folder / ONE_SPM).exists() and (folder / VOCABULARY).exists()
-    return ((folder / SOURCE_SPM).exists() or one) and not (folder / "tokenizer.json").exists()
+def models_of_pieces(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of such models' files; none of a folder that has another tokenizer, or tokenizer.json.
+
+    Args:
+        folder: with the files.
+        config: the model's; the class of the tokenizer is named there if it is not among its settings.
+    """
+    named = read_settings(folder).get("tokenizer_class") or config.get("tokenizer_class")
+    named = named or CLASSES.get(str(config.get("model_type")))
+    names = MODELS.get(str(named).removesuffix("Fast"), ())
+    lies_there = names and (folder / names[0]).exists() and not (folder / "tokenizer.json").exists()
+    return names if lies_there else ()
 
 
-def tokenizer_of_pieces(folder: Path, where: Path) -> PreTrainedTokenizerFast:
+def tokenizer_of_pieces(folder: Path, names: Sequence[str], where: Path) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a folder; of Marian's it is that of sources, which knows that of targets.
 
     The ids of a text are those of transformers' MarianTokenizer (without sacremoses) and M2M100Tokenizer,
@@ -46,6 +61,7 @@ def tokenizer_of_pieces(folder: Path, where: Path) -> PreTrainedTokenizerFast:
 
     Args:
         folder: with the files.
+        names: of the models, as `models_of_pieces` returns them.
         where: the folder that errors name.
 
     Raises:
@@ -54,8 +70,7 @@ def tokenizer_of_pieces(folder: Path, where: Path) -> PreTrainedTokenizerFast:
     Warns:
         SourceWarning: pieces have no number.
     """
-    marian = (folder / SOURCE_SPM).exists()
-    names = (SOURCE_SPM, TARGET_SPM) if marian else (ONE_SPM,)
+    marian = len(names) > 1
     for name in (*names, VOCABULARY):
         if not (folder / name).exists():
             raise InputError(f"has {names[0]}, but no {name}", where=where, remedy="Copy the file too.")

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
 from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
-from roots_compress.checkpoints.numbered_pieces import has_numbered_pieces, tokenizer_of_pieces
+from roots_compress.checkpoints.numbered_pieces import models_of_pieces, tokenizer_of_pieces
 from roots_compress.checkpoints.source_tokenizer import OPENS, SAVE_AGAIN, as_written, read_settings
 from roots_compress.data.languages import set_target_tokenizer, target_tokenizer
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
@@ -58,9 +58,9 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         return tokenizer
     with temporary_folder() as aside:
         _bring_files(source.path, aside)
-        if has_numbered_pieces(aside):
+        if models := models_of_pieces(aside, source.config):
             with _faults_told(aside, source.path):
-                return tokenizer_of_pieces(aside, source.path)
+                return tokenizer_of_pieces(aside, models, source.path)
         # From these transformers takes the class that reads the files.
         config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
         said = {key: value for key, value in config.items() if isinstance(value, str)}

@@ -225,6 +225,15 @@ def test_settings_of_berts_classes_go_before_tokenizer_json(tmp_path: Path, conf
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
 
 
+def test_a_stray_file_of_another_class_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(sentencepiece_model())
+    source = described(tmp_path, "xlm-roberta", None)
+    right = load_tokenizer(source)(TEXTS[0])["input_ids"]
+    numbers = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "▁"))}
+    (tmp_path / "vocab.json").write_text(json.dumps(numbers))
+    assert load_tokenizer(source)(TEXTS[0])["input_ids"] == right
+
+
 def test_a_class_adds_no_token_that_no_file_has(tmp_path: Path) -> None:
     tokenizer = byte_fallback()
     source = folder(tmp_path / "source", tokenizer, "qwen2", {"eos_token": "</s>"})
