@@ -72,6 +72,7 @@ def evaluate_artifact(
             remedy="Lower --block-size.",
         )
     examples = task.examples(text.held_out, tokenizer, evaluation)
+    task.check_examples(examples)
     protocol = protocol_of(
         task, evaluation, examples, max_context=longest, threads=threads, text=text.description
     )

@@ -116,9 +116,9 @@ def check_text(
     Calibration windows longer than the model's context are cut to it.
 
     Raises:
-        InputError: the held-out or the training text is too short.
+        InputError: the held-out or the training text is too short, or the held-out one tells nothing.
     """
-    held_out.examples(tokenizer)
+    held_out.check(tokenizer)
     asked: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):

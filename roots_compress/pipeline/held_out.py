@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -33,12 +34,25 @@ class HeldOut:
         special = tokenizer.pad_token_id, tokenizer.mask_token_id
         key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), *special, template_of(tokenizer)
         if key not in self._cut:
-            self._cut[key] = self._cut_anew(tokenizer)
+            with self._told_where():
+                self._cut[key] = self._task.examples(self._text.held_out, tokenizer, self._recipe.evaluation)
         return self._cut[key]
 
-    def _cut_anew(self, tokenizer: PreTrainedTokenizerFast) -> EvaluationWindows:
+    def check(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Check that the task can measure quality on what `examples` returns.
+
+        Raises:
+            InputError: it cannot.
+        """
+        examples = self.examples(tokenizer)
+        with self._told_where():
+            self._task.check_examples(examples)
+
+    @contextmanager
+    def _told_where(self) -> Iterator[None]:
+        """Have errors name what the held-out text is a part of."""
         try:
-            return self._task.examples(self._text.held_out, tokenizer, self._recipe.evaluation)
+            yield
         except InputError as error:
             data = self._recipe.data
             if not data.eval and error.where == recipe_key("data", "eval"):

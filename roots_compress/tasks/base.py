@@ -117,6 +117,13 @@ class Task(TaskFacts, ABC, Generic[Engine]):
             InputError: the text is too short.
         """
 
+    def check_examples(self, examples: EvaluationWindows) -> None:
+        """Check that examples can tell how good a model is; not asked of the few that a forecast measures.
+
+        Raises:
+            InputError: they cannot.
+        """
+
     def predictions(self, engine: Engine, examples: EvaluationWindows) -> Iterator[Predictions]:
         """Yield what a model that `predicts` says at the scored places, some examples at a time, in order.
 

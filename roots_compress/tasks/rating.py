@@ -5,12 +5,12 @@ Shape legend: N texts or pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.errors import InputError, recipe_key
+from roots_compress.errors import InputError, Text, recipe_key
 from roots_compress.tasks.base import Outputs
 from roots_compress.tasks.figures.figures import Metric
 from roots_compress.tasks.scoring import Scoring, ranks
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from roots_compress.configs.data import RecordKind
-    from roots_compress.configs.evaluate import EvaluationConfig
-    from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
@@ -49,21 +47,23 @@ class Rating(Scoring):
         """Return this task, where records are ratings."""
         return self if kind == self.records else super().for_records(kind)
 
-    def examples(
-        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
-    ) -> EvaluationWindows:
-        """Return rated texts or pairs at even distances; as of scoring.
+    def check_examples(self, examples: EvaluationWindows) -> None:
+        """Check that the numbers in the data differ.
 
         Raises:
-            InputError: there is no room for a pair, or all have one number.
+            InputError: they do not, so that nothing goes with them.
         """
-        if len({document.score for document in documents}) < 2:
+        from roots_compress.data.scored import ScoredTexts
+
+        assert isinstance(examples, ScoredTexts)
+        if len(np.unique(examples.scores)) < 2:
+            windows = recipe_key("evaluation", "windows")
             raise InputError(
-                "the held-out records all have the same number, which says nothing about scores",
+                f"the {len(examples.scores)} held-out records that are measured all have the same number, "
+                "which says nothing about scores",
                 where=recipe_key("data", "eval"),
-                remedy="Hold out more records.",
+                remedy=Text("Hold out more records, or raise ", windows, "."),
             )
-        return super().examples(documents, tokenizer, config)
 
     def likeness(
         self,

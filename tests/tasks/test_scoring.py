@@ -15,6 +15,7 @@ from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrai
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
+from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.scored import pack_scored, scored_texts
 from roots_compress.data.sources.records import Fields, RecordError
@@ -220,6 +221,9 @@ def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None
     said = roots("eval", run / "01-tune", "--eval-data", data, "--records", "ratings", *QUICK)
     assert "Spearman" in said
     assert "AUC" in said
+    (alike := tmp_path / "alike.jsonl").write_text("\n".join(data.read_text().splitlines()[::2]))
+    fault = roots("eval", run / "01-tune", "--eval-data", alike, "--records", "ratings", *QUICK, code=2)
+    assert "all have the same number" in fault
     fault = roots("tune", source, "--data", rated(tmp_path, 5), "--run", tmp_path / "again", code=2)
     assert "holds the number 5, and the model's score is a probability from 0 to 1" in fault
     scores_B1, right_B = torch.tensor([[0.5], [3.0]]), torch.tensor([0.0, 5.0])
@@ -241,6 +245,18 @@ def test_a_sentence_encoder_gets_a_head_for_a_score(tmp_path: Path) -> None:
     assert isinstance(head, ScoreHead)
     assert head.names == ("relevance",)
     write_back(load_checkpoint(tmp_path / "run" / "01-tune" / "checkpoint"), "bert", tmp_path / "back")
+
+
+def test_numbers_must_differ_among_the_texts_that_are_measured() -> None:
+    records, task = Scores(Fields({}, KNOWN)), Rating()
+    rated = [records.document({"query": "fox rain", "score": number % 2}, "here") for number in range(16)]
+    half, all_16 = (
+        task.examples(rated, pair_tokenizer(), EvaluationConfig(windows=windows, block_size=16))
+        for windows in (1, 2)
+    )
+    task.check_examples(all_16)
+    with pytest.raises(InputError, match="the 8 held-out records that are measured all have the same number"):
+        task.check_examples(half)
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
