@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -62,10 +62,6 @@ def model_inputs(
     return dict(zip(names, (*source, ids, segments), strict=True))
 
 
-_FOLDER = "folder of the arrays"
-"""Under this name windows keep where they are stored; those made of them are not."""
-
-
 def _opened(folder: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """Return arrays that are read from their files when they are asked for; nothing is written back."""
     try:
@@ -93,10 +89,15 @@ class PackedWindows:
     scores: NDArray[np.float32] | None = field(default=None, kw_only=True)
     """`(N, T)`: at the first position of a text the number that is right for it, else NaN; None where none is
     known."""
+    folder: Path | None = field(default=None, init=False, compare=False)
+    """Holds the arrays, where they are stored; windows that are made of stored ones are not."""
 
     def __getitem__(self, chosen: slice | NDArray[np.bool_ | np.int64]) -> PackedWindows:
         """Return some of the windows."""
-        return replace(self, **{name: array[chosen] for name, array in self.arrays().items()})
+        return self._with({name: array[chosen] for name, array in self.arrays().items()})
+
+    def _with(self, arrays: Mapping[str, Any]) -> Self:
+        return replace(self, **arrays)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what there is of each position, by the names of the fields."""
@@ -122,22 +123,20 @@ class PackedWindows:
         Raises:
             OSError: they cannot be written.
         """
-        if _FOLDER in vars(self):
+        if self.folder is not None:
             return self
         folder.mkdir(exist_ok=True)
         arrays = self.arrays()
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        found = replace(self, **_opened(folder, arrays))
-        vars(found)[_FOLDER] = folder
+        found = self._with(_opened(folder, arrays))
+        object.__setattr__(found, "folder", folder)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is sent to another process: without arrays that lie in files."""
-        state = dict(vars(self))
-        if _FOLDER in state:
-            state |= dict.fromkeys(self.arrays(), _FOLDER)
-        return state
+        apart = {} if self.folder is None else self.arrays()
+        return {name: value for name, value in vars(self).items() if name not in apart}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what another process sent.
@@ -145,9 +144,10 @@ class PackedWindows:
         Raises:
             InputError: the files are not there.
         """
-        if (folder := state.get(_FOLDER)) is not None:
-            state = state | _opened(folder, [name for name, value in state.items() if value == _FOLDER])
         vars(self).update(state)
+        if self.folder is not None:
+            lacking = [each.name for each in fields(self) if each.name not in state]
+            vars(self).update(_opened(self.folder, lacking))
 
     def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
         """Return some of the windows, each as training reads it in an epoch, counted from 0: always alike."""
@@ -159,7 +159,7 @@ class PackedWindows:
 
     def beginning(self, tokens: int) -> PackedWindows:
         """Return the windows cut off after so many tokens; shorter ones stay as they are."""
-        return replace(self, **{name: array[:, :tokens] for name, array in self.arrays().items()})
+        return self._with({name: array[:, :tokens] for name, array in self.arrays().items()})
 
 
 @dataclass(frozen=True)
