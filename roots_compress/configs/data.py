@@ -10,8 +10,16 @@ from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt,
 from roots_compress.configs.options import Option
 
 RecordKind = Literal["text", "labels", "tags", "scores", "ratings", "pairs", "instructions"]
-"""What each record of the data holds: a text, a text or two and their label, words and their tags, a text or
-two and perhaps their score, the same with a score in each, a source and a target, or turns."""
+"""What each record of the data holds.
+
+- `text`: a text.
+- `labels`: one or two texts, and their label.
+- `tags`: the words of a text, and the label of each.
+- `scores`: one or two texts, and their score where it is known.
+- `ratings`: one or two texts, and their score.
+- `pairs`: a source text, and its target text.
+- `instructions`: the turns of a conversation.
+"""
 
 NewHead = Literal["classification", "token_classification", "score"]
 

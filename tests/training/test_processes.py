@@ -250,6 +250,7 @@ def test_windows_are_sent_as_the_files_that_hold_them(tmp_path: Path) -> None:
     given = windows()
     stored = shared_windows(given, 2, tmp_path)
     assert not any(isinstance(value, np.ndarray) for value in stored.__getstate__().values())
+    assert stored.beginning(3).folder is None
     received = copy.copy(stored)  # as pickle does it
     for name, array in received.arrays().items():
         assert isinstance(array, np.memmap)
