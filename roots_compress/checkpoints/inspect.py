@@ -173,8 +173,15 @@ def _inspect_directory(directory: Path) -> SourceInfo:
 
 def _advised(configs: Sequence[Path]) -> Path:
     """Return the last of these checkpoints, as of a run, that a stage can still change, if any can."""
-    changeable = [config for config in configs if not read_json_object(config).get("quantization")]
-    return (changeable or configs)[-1].parent
+    return ([config for config in configs if _is_changeable(config)] or configs)[-1].parent
+
+
+def _is_changeable(config: Path) -> bool:
+    """Return whether a checkpoint is not quantized; one with a damaged configuration counts as such."""
+    try:
+        return not read_json_object(config).get("quantization")
+    except InputError:
+        return False
 
 
 def _others_within(directory: Path) -> list[Path]:
