@@ -90,7 +90,8 @@ def test_a_run_tells_about_how_long_its_rows_take(
     setting = prepare(wanted, tmp_path / "run")
     foreseen = expected_seconds(setting, tmp_path / "run", [])
     assert foreseen.keys() == took.keys()
-    assert all(0.1 < foreseen[row] / took[row] < 10 for row in took)
+    # Rows of tiny models take less than the seconds that each row counts besides its passes.
+    assert all(0.1 * took[row] < foreseen[row] < outlook.ROW_SECONDS + 10 * took[row] for row in took)
     assert expected_seconds(prepare(wanted, folder), folder, read_stages(folder)[0]) == took
 
     def fails(*_: object, **__: object) -> float:
