@@ -94,9 +94,9 @@ class DataConfig(Settings):
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains: one
-    that labels texts, or words where `records` are tags. Where they are ratings it gives a score, and there
-    is one label, the score's name. A classifier has labels of its own."""
+    """Names of labels. They give an encoder without labels a new head, which `tune` trains. The head labels
+    texts. With `records: tags` it labels words. With `records: ratings` it gives a score; name one label, the
+    name of the score. A classifier has its own labels and takes none."""
     records: RecordKind | None = None
     """What each record holds. By default the model and the stages decide; with `instructions`, a run without
     `tune` reads instructions too."""
