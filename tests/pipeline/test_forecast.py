@@ -65,6 +65,8 @@ def test_shapes_and_bytes_are_those_of_the_run(
         assert 0.4 < each.memory_bytes / row.making_rss_bytes < 2.5
         # Tiny models take a tenth of a second, of which what a process does for the first time is the most.
         assert 0.1 < each.seconds / row.whole_seconds < 10
+    whole = sum(each.seconds for each in expected.stages) / sum(row.whole_seconds for row in metrics.stages)
+    assert 0.2 < whole < 5
     assert [each.shape.layers for each in expected.stages] == [(4,), (2,), (2,), (2,)]
     assert [each.shape.channels for each in expected.stages] == [(64, 64), (64, 64), (48, 48), (48, 48)]
     assert expected.seconds is not None

@@ -77,6 +77,12 @@ def distance(model: RootsWithHead, other: RootsWithHead) -> float:
     return float(((logits(other) - target).square().mean() / target.square().mean()).sqrt())
 
 
+def distances(model: RootsWithHead, other: RootsWithHead) -> Tensor:
+    """Return the same of each token."""
+    target = logits(model)
+    return ((logits(other) - target).square().mean(-1) / target.square().mean(-1)).sqrt()
+
+
 MODELS: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied, layer norms, learned positions, biases": {
@@ -104,11 +110,13 @@ def test_the_quantized_model_predicts_alike(
     checkpoint = tiny_checkpoint(**overrides)
     before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     outcome = run(tmp_path, checkpoint, scheme)
-    # What few channels of linear attention give is normalised, and with it the error. A rounded router may
-    # choose another expert.
-    looser = {id(KINDS["linear attention"]): 2, id(KINDS["sinks, clamped experts"]): 4}
-    most *= looser.get(id(overrides.get("spec")), 1)
-    assert distance(checkpoint.model, outcome.checkpoint.model) < most
+    # What few channels of linear attention give is normalised, and with it the error.
+    most *= 2 if overrides.get("spec") is KINDS["linear attention"] else 1
+    if overrides.get("spec") is KINDS["sinks, clamped experts"]:
+        # A rounded router chooses other experts for a few tokens: the others must be alike.
+        assert distances(checkpoint.model, outcome.checkpoint.model).quantile(0.8) < most
+    else:
+        assert distance(checkpoint.model, outcome.checkpoint.model) < most
     found = stored_bytes(outcome.checkpoint.model)
     assert found < stored_bytes(checkpoint.model)
     assert foreseen_bytes(checkpoint.model.config.spec, scheme) == pytest.approx(found, rel=0.02)
