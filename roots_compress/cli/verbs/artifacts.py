@@ -177,7 +177,16 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe, **settings: Any) -> None:
+def _print_skills(
+    path: Path,
+    names: list[str],
+    text: TextSplit,
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    chat: bool,
+    devices: str | None,
+) -> None:
     """Measure what a model can do, and print a table of it."""
     from rich.markup import escape
     from rich.table import Table
@@ -194,9 +203,11 @@ def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe,
             threads=recipe.evaluation.threads or default_threads(),
             seed=recipe.seed,
             progress=progress,
-            **settings,
+            limit=limit,
+            chat=chat,
+            devices=devices,
         )
-    give({"path": str(path), "chat": settings["chat"], "skills": [skill._asdict() for skill in found]})
+    give({"path": str(path), "chat": chat, "skills": [skill._asdict() for skill in found]})
     table = Table()
     for heading in ("task", "metric", "value", "standard error", "questions"):
         table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
