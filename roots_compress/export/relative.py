@@ -113,8 +113,8 @@ class Distances:
     def _by_head(self, relative: Relative, name: str, *, causal: bool) -> ir.Value:
         builder, far = self._matrices.builder, relative.max_distance
         lowest, highest = -far, 0 if causal else far
-        distance_P = torch.arange(lowest, highest + 1)
-        bucket_P = bucket_of(distance_P, relative, causal=causal).numpy().astype(np.int64)
+        known = torch.arange(lowest, highest + 1)
+        bucket_P = bucket_of(known, relative, causal=causal).numpy().astype(np.int64)
         kind = f"{relative.buckets}_{far}{'_causal' if causal else ''}"
         with builder.scope("distances"):
             # Of weights alone, so computed once, as the graph is opened.
