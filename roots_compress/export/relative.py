@@ -86,17 +86,10 @@ class Distances:
             builder = self._matrices.builder
             far = disentangled.rows + (disentangled.max_distance or 0)
             row_P = row_of(torch.arange(-far, far + 1), disentangled).numpy().astype(np.int64)
-            tokens, one = builder.op("Squeeze", self._queries), builder.integer(1)
-            distance_P = builder.op(
-                "Range", builder.op("Sub", one, tokens), builder.op("Add", tokens, one), one
-            )
-            if not of_queries:
-                distance_P = builder.op("Neg", distance_P)
-            kept_P = builder.op(
-                "Min", builder.op("Max", distance_P, builder.integer(-far)), builder.integer(far)
-            )
+            place_P = self._places(-far, far)
+            if not of_queries:  # Distances the other way round.
+                place_P = builder.op("Sub", builder.integer(2 * far), place_P)
             table = builder.vector(f"distance_rows_{disentangled.rows}_{disentangled.max_distance}", row_P)
-            place_P = builder.op("Add", kept_P, builder.integer(far))
             self._rows[disentangled, of_queries] = builder.op("Gather", table, place_P)
         return self._rows[disentangled, of_queries]
 
@@ -122,17 +115,9 @@ class Distances:
                 "Gather", self._matrices.vector(name), builder.vector(f"distance_buckets_{kind}", bucket_P)
             )
             table_HP = builder.op("Transpose", table_PH, perm=[1, 0])
-            one, keys, queries = builder.integer(1), *map(self._number, (self._keys, self._queries))
-            distance_P = builder.op(
-                "Range", builder.op("Sub", one, keys), builder.op("Add", queries, one), one
-            )
-            kept_P = builder.op(
-                "Min", builder.op("Max", distance_P, builder.integer(lowest)), builder.integer(highest)
-            )
-            place_P = builder.op("Sub", kept_P, builder.integer(lowest))
             # One number for each distance, and then copies of rows of them. Looking one up for each pair of
             # tokens took a fifth of an int8 encoder's time for 512 tokens (docs/log/export.md).
-            added_HP = builder.op("Gather", table_HP, place_P, axis=1)
+            added_HP = builder.op("Gather", table_HP, self._places(lowest, highest), axis=1)
             added_1H1P = builder.op("Unsqueeze", added_HP, builder.integers(0, 2))
             shape = builder.op("Concat", self._queries, builder.integers(1), axis=0)
             return self._of_keys(builder.op("Expand", added_1H1P, shape))
@@ -153,8 +138,17 @@ class Distances:
         rows_BHTP = builder.op("Reshape", shifted_BHx, shape)
         return builder.op("Slice", rows_BHTP, builder.integers(0), self._keys, builder.integers(3))
 
-    def _number(self, size_1: ir.Value) -> ir.Value:
-        return self._matrices.builder.op("Squeeze", size_1)
+    def _places(self, lowest: int, highest: int) -> ir.Value:
+        """Return the places of the distances from `1 - S` to `T`, `P`, in a table from `lowest` to `highest`.
+
+        Distances beyond its ends have the places of the ends.
+        """
+        builder, one = self._matrices.builder, self._matrices.builder.integer(1)
+        keys, queries = (builder.op("Squeeze", size) for size in (self._keys, self._queries))
+        distance_P = builder.op("Range", builder.op("Sub", one, keys), builder.op("Add", queries, one), one)
+        least, most = builder.integer(lowest), builder.integer(highest)
+        kept_P = builder.op("Min", builder.op("Max", distance_P, least), most)
+        return builder.op("Sub", kept_P, least)
 
     def _distances(self) -> ir.Value:
         """Return the distance of each key from each query, `TS`."""
