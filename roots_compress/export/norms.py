@@ -25,3 +25,12 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
     # ONNX Runtime 1.31 crashes where it fuses an addition with a norm that has no bias.
     bias = matrices.vector(module + ".bias") if spec.bias else builder.filled(matrices.config.hidden_size, 0)
     return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)
+
+
+def by_head(
+    builder: GraphBuilder, x_Nx: ir.Value, gain: ir.Value, epsilon: float, heads: int, width: int
+) -> ir.Value:
+    """Return what is normed head by head, each over its own channels."""
+    x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
+    normed = rms_norm(builder, x_NHD, gain, epsilon)
+    return builder.op("Reshape", normed, builder.integers(-1, heads * width))

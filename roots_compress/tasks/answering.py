@@ -11,13 +11,11 @@ from roots_compress.tasks.figures.perplexity import paid, response_predictions
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
-    from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.results import Protocol
     from roots_compress.runtime.protocol import LanguageModel
-    from roots_compress.tasks.base import Task
 
 
 class Answering(CausalLM):
@@ -33,10 +31,6 @@ class Answering(CausalLM):
         Metric("response_bits_per_byte", "response bits/byte", "lower", digits=4, across_tokenizers=True),
     )
     records = "instructions"
-
-    def for_records(self, kind: RecordKind) -> Task[Any]:
-        """Return this task, where records are instructions."""
-        return self if kind == self.records else super().for_records(kind)
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig

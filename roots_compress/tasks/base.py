@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Axes = dict[str, dict[int, str]]
 """Names of inputs or outputs in the graph's order, each with the names of its dynamic axes."""
 Outputs = NDArray[np.float32]
+SHORTEST_ROW = 7
+"""Tokens of the shortest row compared."""
 
 
 Engine = TypeVar("Engine", bound=Served)
@@ -228,9 +230,20 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
     # Parity.
 
-    @abstractmethod
+    longest_row: ClassVar[int] = 40
+    """Tokens of the longest row compared; fewer where the model's context is shorter."""
+    decoded: ClassVar[int] = 6
+    """Tokens of a comparison that are decoded one at a time."""
+
     def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return the comparisons for a model of so many tokens; the last must be a ragged batch."""
+        """Return the comparisons for a model of so many tokens: one token, one row, and a ragged batch."""
+        longest = min(self.longest_row, longest)
+        decoded, shortest = min(self.decoded, longest - 1), min(SHORTEST_ROW, longest)
+        return (
+            ParityShape("one token", 1, 1 + decoded, 1 + decoded, decoded),
+            ParityShape("one row", 1, longest, longest, decoded),
+            ParityShape("ragged batch", 3, longest, shortest, decoded),
+        )
 
     @abstractmethod
     def parity_output(self, engine: Engine, script: ParityScript) -> Outputs:
@@ -288,6 +301,20 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         raise NotImplementedError
 
     # Reports.
+
+    def speed_caption(self, protocol: results.Protocol) -> str:
+        """Say what speed was measured on."""
+        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
+        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
+        batch, read, gain = self.timed(protocol)
+        return (
+            f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, {read} of "
+            f"{contexts} tokens. {gain}"
+        )
+
+    def timed(self, protocol: results.Protocol) -> tuple[str, str, str]:
+        """Return the batch, what is read, and what the gain is, as `speed_caption` has them."""
+        raise NotImplementedError
 
     @abstractmethod
     def caption(self, protocol: results.Protocol) -> str:

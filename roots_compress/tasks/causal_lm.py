@@ -17,7 +17,7 @@ from roots_compress.tasks.base import Axes, Task
 from roots_compress.tasks.figures.figures import Metric, Workload
 from roots_compress.tasks.figures.perplexity import window_predictions, windows_perplexity
 from roots_compress.tasks.figures.predictions import Predictions, Scored
-from roots_compress.tasks.parity import ParityScript, ParityShape
+from roots_compress.tasks.parity import ParityScript
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from roots_compress.models.ops.base import State
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
-
-LONGEST_ROW = 40
-"""Tokens of the longest row compared; fewer where the model's context is shorter."""
-DECODED = 6
-"""Tokens of a comparison that are decoded one at a time."""
 
 
 class CausalLM(Task[LanguageModel]):
@@ -174,16 +169,6 @@ class CausalLM(Task[LanguageModel]):
             step = engine.decode(tokens_1T[:, position], step.cache)
         return (length, filled - began), (decode_tokens, time.perf_counter() - filled)
 
-    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return one row from its first token on, one long row, and a ragged batch."""
-        longest = min(LONGEST_ROW, longest)
-        decoded = min(DECODED, longest - 1)
-        return (
-            ParityShape("one token", 1, 1 + decoded, 1 + decoded, decoded),
-            ParityShape("one row", 1, longest, longest, decoded),
-            ParityShape("ragged batch", 3, longest, 1 + decoded, decoded),
-        )
-
     def parity_output(self, engine: LanguageModel, script: ParityScript) -> Logits:
         """Return the logits of every position, `(B, T, V)`."""
         return engine.logits(script.input_ids, script.mask)
@@ -224,13 +209,11 @@ class CausalLM(Task[LanguageModel]):
 
     def caption(self, protocol: Protocol) -> str:
         """Say what quality and speeds were measured on."""
-        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
-        return (
-            f"{self.quality_caption(protocol)} Speed: batch 1, {threads}, medians of "
-            f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens. Decode gain: over "
-            "the baseline, at the longest of them."
-        )
+        return f"{self.quality_caption(protocol)} {self.speed_caption(protocol)}"
+
+    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
+        """Return that a prompt is read, and tokens decoded after it."""
+        return "batch 1", "at contexts", "Decode gain: over the baseline, at the longest of them."
 
 
 def _axes(state: State, tokens: str) -> dict[int, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, share
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Classification(LabelTask):
     records = "labels"
     tuned_on = "labels"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", "accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric("mcc", "MCC", "higher", digits=4, relative=False, across_tokenizers=True, optional=True),
+        share("accuracy", "accuracy"),
+        share("macro_f1", "macro F1"),
+        share("mcc", "MCC", optional=True),
     )
 
     def examples(

@@ -20,7 +20,7 @@ from roots_compress.runtime.protocol import Tokens
 from roots_compress.tasks.base import Axes, Outputs, Task
 from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.figures.predictions import Measured, Scored, Scores
-from roots_compress.tasks.parity import ParityScript, ParityShape
+from roots_compress.tasks.parity import ParityScript
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,8 +42,6 @@ TOGETHER = Workload(
     "token",
 )
 ALONE = Workload("encode", "encode_tokens_per_second", "encode tok/s", "Encoding, tokens a second", "token")
-LONGEST_ROW, SHORTEST_ROW = 80, 7
-"""Tokens of a parity check's rows, more than a window of ModernBERT holds; fewer in small models."""
 BY_TOKEN = {0: "batch_size", 1: "sequence_length"}
 """Axes of what there is for each token."""
 
@@ -56,6 +54,8 @@ class EncoderTask(Task[Encoder]):
     by_token: ClassVar[bool] = False
     """Whether that output has a row for each token, `(B, T, ...)`, or one for each text, `(B, ...)`."""
     workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
+    # More tokens than a window of ModernBERT holds.
+    longest_row, decoded = 80, 0
 
     def inputs(self, spec: ModelSpec) -> Axes:
         """Return tokens, mask and, where they differ, token types."""
@@ -98,15 +98,6 @@ class EncoderTask(Task[Encoder]):
             done.append((rows * length, time.perf_counter() - began))
         return tuple(done)
 
-    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return one token, one row and a ragged batch."""
-        longest = min(LONGEST_ROW, longest)
-        return (
-            ParityShape("one token", 1, 1, 1),
-            ParityShape("one row", 1, longest, longest),
-            ParityShape("ragged batch", 3, longest, min(SHORTEST_ROW, longest)),
-        )
-
     def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
         """Return the output, `(B, T, ...)` or, where there is one row for each text, `(B, 1, ...)`."""
         found = engine.encode(script.input_ids, script.mask, script.inputs.get("token_type_ids"))
@@ -120,15 +111,10 @@ class EncoderTask(Task[Encoder]):
         """Return which rows count: those of tokens, or every text's."""
         return super().parity_mask(script) if self.by_token else np.ones((script.shape.batch, 1), dtype=bool)
 
-    def speed_caption(self, protocol: Protocol) -> str:
-        """Say what speed was measured on."""
-        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
+    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
+        """Return that texts are read."""
         batches = f"one text, and {BATCH} at once" if TOGETHER in self.workloads else "one text"
-        return (
-            f"Speed: {batches}, {threads}, medians of {protocol.repeats} interleaved repeats, for texts of "
-            f"{contexts} tokens. Encode gain: over the baseline, for one text of the longest of them."
-        )
+        return batches, "for texts", "Encode gain: over the baseline, for one text of the longest of them."
 
 
 class LabelTask(EncoderTask):

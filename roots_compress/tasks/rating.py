@@ -6,13 +6,13 @@ Shape legend: N texts or pairs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from roots_compress.errors import InputError, Text, recipe_key
 from roots_compress.tasks.base import Outputs
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, share
 from roots_compress.tasks.scoring import Scoring, ranks
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
-    from roots_compress.tasks.base import Task
 
 
 class Rating(Scoring):
@@ -35,17 +34,13 @@ class Rating(Scoring):
     heads: ClassVar[tuple[str, ...]] = ()
     records: ClassVar[RecordKind] = "ratings"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("label_spearman", "Spearman", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric("label_pearson", "Pearson", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric("auc", "AUC", "higher", digits=4, relative=False, across_tokenizers=True, optional=True),
+        share("label_spearman", "Spearman"),
+        share("label_pearson", "Pearson"),
+        share("auc", "AUC", optional=True),
     )
     compares = False
     # Scores that are nearly equal may change places.
     agreement = (0.01, 0.1)
-
-    def for_records(self, kind: RecordKind) -> Task[Any]:
-        """Return this task, where records are ratings."""
-        return self if kind == self.records else super().for_records(kind)
 
     def check_examples(self, examples: EvaluationWindows) -> None:
         """Check that the numbers in the data differ.

@@ -15,7 +15,7 @@ import numpy as np
 
 from roots_compress.tasks.base import Outputs
 from roots_compress.tasks.encoder import LikenessTask
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,15 +43,7 @@ class Scoring(LikenessTask):
         Metric("score_r2", "score R2", "higher", digits=4, relative=False),
         Metric("score_mse", "score MSE", "lower", digits=5, relative=False),
         Metric("spearman", "Spearman", "higher", digits=4, relative=False),
-        Metric(
-            "label_spearman",
-            "Spearman to data",
-            "higher",
-            digits=4,
-            relative=False,
-            across_tokenizers=True,
-            optional=True,
-        ),
+        share("label_spearman", "Spearman to data", optional=True),
     )
     given = "scores"
 

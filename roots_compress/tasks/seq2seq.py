@@ -18,7 +18,7 @@ from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Logits, Seq2SeqModel, Tokens
 from roots_compress.tasks.base import Axes, Task
 from roots_compress.tasks.figures.figures import Workload
-from roots_compress.tasks.parity import ParityScript, ParityShape
+from roots_compress.tasks.parity import ParityScript
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from roots_compress.models.heads import RootsWithHead
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
-
-LONGEST_SOURCE, SHORTEST_SOURCE = 40, 7
-"""Tokens of the sources compared; fewer where the model reads fewer."""
-DECODED = 6
-"""Tokens of a comparison that are decoded one at a time."""
 
 
 class Seq2SeqTask(Task[Seq2SeqModel]):
@@ -118,16 +113,6 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
             step = targets.decode(tokens_1T[:, place], step.cache)
         return (length, read - began), (decode_tokens, time.perf_counter() - read)
 
-    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return one token, one row and a ragged batch: of sources, for targets of their batch."""
-        longest = min(LONGEST_SOURCE, longest)
-        shortest, decoded = min(SHORTEST_SOURCE, longest), min(DECODED, longest - 1)
-        return (
-            ParityShape("one token", 1, 1 + decoded, 1 + decoded, decoded),
-            ParityShape("one row", 1, longest, longest, decoded),
-            ParityShape("ragged batch", 3, longest, shortest, decoded),
-        )
-
     def parity_output(self, engine: Seq2SeqModel, script: ParityScript) -> Logits:
         """Return the logits of every token of the targets, `(B, T, V)`."""
         return engine.read(script.input_ids, script.mask).logits(script.inputs["decoder_input_ids"])
@@ -149,12 +134,7 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         """Return that all outputs count: targets are not padded."""
         return np.ones_like(script.inputs["decoder_input_ids"], dtype=bool)
 
-    def speed_caption(self, protocol: Protocol) -> str:
-        """Say what speed was measured on."""
-        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
-        return (
-            f"Speed: batch 1, {threads}, medians of {protocol.repeats} interleaved repeats, for sources of "
-            f"{contexts} tokens. Decode gain: over the baseline, of {protocol.decode_tokens} tokens "
-            "that answer the longest of them."
-        )
+    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
+        """Return that a source is read, and a target decoded."""
+        answer = f"{protocol.decode_tokens} tokens that answer the longest of them"
+        return "batch 1", "for sources", f"Decode gain: over the baseline, of {answer}."

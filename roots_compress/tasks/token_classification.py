@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, share
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -41,16 +41,8 @@ class TokenClassification(LabelTask):
     records = "tags"
     tuned_on = "tags"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("word_accuracy", "word accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric(
-            "entity_f1",
-            "entity F1",
-            "higher",
-            digits=4,
-            relative=False,
-            across_tokenizers=True,
-            optional=True,
-        ),
+        share("word_accuracy", "word accuracy"),
+        share("entity_f1", "entity F1", optional=True),
     )
 
     def examples(

@@ -22,8 +22,13 @@ import numpy as np
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import content_key
-from roots_compress.data.prepare.filters import Removal, length_fault, repetition_fault, symbols_fault
-from roots_compress.data.prepare.language import Languages
+from roots_compress.data.prepare.filters import (
+    Languages,
+    Removal,
+    length_fault,
+    repetition_fault,
+    symbols_fault,
+)
 from roots_compress.data.prepare.minhash import MinHash
 from roots_compress.data.prepare.words import Hashes, WordHashes, plain_words, runs
 from roots_compress.errors import StageError

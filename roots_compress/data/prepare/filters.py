@@ -1,19 +1,22 @@
-"""What a document is removed for by itself: length, symbols, repetition (Rae et al. 2021, Gopher)."""
+"""What a document goes for by itself: length, symbols, repetition (Rae et al. 2021, Gopher), language."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.configs.prepare import LengthConfig, RepetitionConfig, SymbolsConfig
+from roots_compress.configs.prepare import LanguageConfig, LengthConfig, RepetitionConfig, SymbolsConfig
 from roots_compress.data.prepare.words import Hashes, growing_runs
+from roots_compress.errors import InputError, recipe_key
 
 BULLETS = ("-", "*", "\N{BULLET}", "\N{TRIANGULAR BULLET}", "\N{HYPHEN BULLET}", "\N{MIDDLE DOT}")
 ELLIPSES = ("...", "\N{HORIZONTAL ELLIPSIS}")
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+MOST_CHARACTERS = 4000
+"""Of a text whose language is asked."""
 
 
 class Removal(NamedTuple):
@@ -114,3 +117,38 @@ def _repeated_runs(
             np.add.at(change, np.flatnonzero(later) + length, -1)
             covered = np.cumsum(change[:-1]) > 0
             yield "max_ngrams", int(widths[covered].sum()) / total, bounds.max_ngrams[length - 5]
+
+
+class Languages:
+    """The languages that are kept; py3langid tells them, where it is installed.
+
+    Raises:
+        InputError: py3langid is not installed, or does not know one of them.
+    """
+
+    def __init__(self, config: LanguageConfig) -> None:
+        try:
+            from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        except ImportError:
+            raise InputError(
+                "languages are identified by py3langid, which is not installed",
+                where=recipe_key("language", "keep"),
+                remedy="Install it: pip install 'roots-compress[languages]'. Or keep all languages.",
+            ) from None
+        self._config = config
+        self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        for language in config.keep:
+            if language not in self._identifier.labels:
+                raise InputError(
+                    f"py3langid knows no language '{language}'",
+                    where=recipe_key("language", "keep"),
+                    remedy=f"Name some of: {', '.join(sorted(self._identifier.labels))}.",
+                )
+
+    def fault(self, text: str) -> Removal | None:
+        """Return why a text is removed: the probability that it is in one of the languages is too small."""
+        found = dict(self._identifier.rank(text[:MOST_CHARACTERS]))
+        probability = float(sum(found[language] for language in self._config.keep))
+        if probability < self._config.min_probability:
+            return Removal("language.keep", probability)
+        return None

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
-from roots_compress.export.norms import rms_norm
+from roots_compress.export.norms import by_head, rms_norm
 from roots_compress.export.ops.block_attention import block_attention, grouped_product
 from roots_compress.export.ops.fused_attention import (
     CacheScales,
@@ -192,15 +192,6 @@ def query_norm(
     if norm.over == "projection":
         return rms_norm(builder, x_Nx, weight, norm.eps)
     return by_head(builder, x_Nx, weight, norm.eps, heads, width)
-
-
-def by_head(
-    builder: GraphBuilder, x_Nx: ir.Value, gain: ir.Value, epsilon: float, heads: int, width: int
-) -> ir.Value:
-    """Return what is normed head by head, each over its own channels."""
-    x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
-    normed = rms_norm(builder, x_NHD, gain, epsilon)
-    return builder.op("Reshape", normed, builder.integers(-1, heads * width))
 
 
 def split_heads(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir.Value:

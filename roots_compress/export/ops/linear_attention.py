@@ -7,6 +7,7 @@ channels of a value, x heads * channels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +15,15 @@ import onnx_ir as ir
 import torch
 
 from roots_compress.export.builder import MICROSOFT, GraphBuilder
-from roots_compress.export.norms import rms_norm
+from roots_compress.export.norms import by_head, rms_norm
 from roots_compress.export.ops.conv import causal_conv, last_inputs
 from roots_compress.export.shared import Shared
 from roots_compress.export.weights import Matrices
 from roots_compress.models.blocks.linear_attention import EPS
-from roots_compress.models.ops.linear_attention import GatedDeltaNet, LinearAttention
+from roots_compress.models.ops.linear_attention import GatedDeltaNet, LinearAttention, Mamba2
 
 FLOAT = ir.DataType.FLOAT
+Values = dict[str, ir.Value]
 
 
 class Heads(NamedTuple):
@@ -55,37 +57,20 @@ def linear_attention(
     # A token of padding neither decays a matrix nor is written into it.
     step_BTH = builder.op("Mul", shared.rows(builder.op("Softplus", step_NH)), shared.real())
     decay_BTH = builder.op("Mul", step_BTH, _float32(matrices, f"{module}.A_log", decay=True))
-    if isinstance(op, GatedDeltaNet):
-        rate_BTH = shared.rows(builder.op("Sigmoid", _float(builder, read["b"])))
-        query_BTx, key_BTx = (
-            _unit(builder, op, parts[letter], factor)
-            for letter, factor in (("q", op.key_dim**-0.5), ("k", 1.0))
-        )
-        rate_BTH = builder.op("Mul", rate_BTH, shared.real())
-        heads = Heads(query_BTx, key_BTx, parts["v"], decay_BTH, rate_BTH)
-    else:
-        heads = Heads(parts["q"], parts["k"], _by_head(builder, op, parts["v"], step_BTH), decay_BTH, None)
+    kind = KINDS[type(op)](matrices, shared, op, module)
+    heads = kind.heads(read, parts, step_BTH, decay_BTH)
     given_BTx, present_BHKV = (_scanned if builder.portable else _fused)(builder, op, heads, past_BHKV)
-    if not isinstance(op, GatedDeltaNet):
-        skipped_BTx = _by_head(builder, op, parts["v"], _float32(matrices, f"{module}.D"))
-        given_BTx = builder.op("Add", given_BTx, skipped_BTx)
+    given_BTx = kind.read(given_BTx, parts["v"])
     if builder.dtype != FLOAT:
         given_BTx = builder.cast(given_BTx, builder.dtype)
     given_Nx = builder.op("Reshape", given_BTx, builder.integers(-1, op.values))
     gate_Nx = builder.op("Mul", read["z"], builder.op("Sigmoid", read["z"]))
-    weight = matrices.vector(f"{module}.norm.weight")
-    if isinstance(op, GatedDeltaNet):
-        inner_Nx = builder.op("Mul", _normed(builder, op, given_Nx, op.value_heads, weight), gate_Nx)
-    else:
-        gated_Nx = builder.op("Mul", given_Nx, gate_Nx)
-        ones = np.ones(op.values // op.key_heads, dtype=builder.dtype.numpy())
-        plain = builder.vector(f"ones_{len(ones)}", ones)
-        inner_Nx = builder.op("Mul", _normed(builder, op, gated_Nx, op.key_heads, plain), weight)
+    inner_Nx = kind.gated(given_Nx, gate_Nx, matrices.vector(f"{module}.norm.weight"))
     given_NW = matrices.linear(f"{module}.out_proj", inner_Nx)
     return given_NW, last_inputs(builder, shared, seen_BSC, op.kernel), present_BHKV
 
 
-def _projected(matrices: Matrices, op: LinearAttention, module: str, x_NW: ir.Value) -> dict[str, ir.Value]:
+def _projected(matrices: Matrices, op: LinearAttention, module: str, x_NW: ir.Value) -> Values:
     """Return what the projections of each segment give, `Nx`, by the segment's first letter."""
     builder = matrices.builder
     names = {letter: f"{module}.{letter}_proj" for segment in op.segments for letter in segment}
@@ -101,9 +86,7 @@ def _projected(matrices: Matrices, op: LinearAttention, module: str, x_NW: ir.Va
     return found
 
 
-def _convolved(
-    matrices: Matrices, op: LinearAttention, module: str, seen_BSC: ir.Value
-) -> dict[str, ir.Value]:
+def _convolved(matrices: Matrices, op: LinearAttention, module: str, seen_BSC: ir.Value) -> Values:
     """Return queries, keys and values, `BTx` in float32, by their letters."""
     builder = matrices.builder
 
@@ -128,31 +111,94 @@ def _float32(matrices: Matrices, name: str, *, decay: bool = False) -> ir.Value:
     return matrices.builder.weight(f"{name}_float32", -vector.exp() if decay else vector)
 
 
-def _by_head(builder: GraphBuilder, op: LinearAttention, x_BTx: ir.Value, factor_H: ir.Value) -> ir.Value:
-    """Return each head's channels times its factor, which may differ by token."""
-    split = builder.op("Reshape", x_BTx, builder.integers(0, 0, op.value_heads, op.value_dim))
-    product = builder.op("Mul", split, builder.op("Unsqueeze", factor_H, builder.integers(-1)))
-    return builder.op("Reshape", product, builder.integers(0, 0, op.values))
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of linear attention does by itself; see its block in `models/blocks/`."""
+
+    matrices: Matrices
+    shared: Shared
+    op: LinearAttention
+    module: str
+
+    @property
+    def builder(self) -> GraphBuilder:
+        """The graph's."""
+        return self.matrices.builder
+
+    def heads(self, read: Values, parts: Values, step_BTH: ir.Value, decay_BTH: ir.Value) -> Heads:
+        """Return what the heads make of projections, and of queries, keys and values, by their letters."""
+        raise NotImplementedError
+
+    def read(self, given_BTx: ir.Value, value_BTx: ir.Value) -> ir.Value:
+        """Return what is read, for what the heads read and their values."""
+        return given_BTx
+
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
+        """Return what is read, normalised and multiplied by the gate."""
+        raise NotImplementedError
+
+    def by_head(self, x_BTx: ir.Value, factor_H: ir.Value) -> ir.Value:
+        """Return each head's channels times its factor, which may differ by token."""
+        builder, op = self.builder, self.op
+        split = builder.op("Reshape", x_BTx, builder.integers(0, 0, op.value_heads, op.value_dim))
+        product = builder.op("Mul", split, builder.op("Unsqueeze", factor_H, builder.integers(-1)))
+        return builder.op("Reshape", product, builder.integers(0, 0, op.values))
+
+    def normed(self, x_Nx: ir.Value, groups: int, weight: ir.Value) -> ir.Value:
+        """Return equal groups of channels, each normalised."""
+        width = self.op.values // groups
+        return by_head(self.builder, x_Nx, weight, self.op.eps, groups, width)
 
 
-def _normed(
-    builder: GraphBuilder, op: LinearAttention, x_Nx: ir.Value, groups: int, weight: ir.Value
-) -> ir.Value:
-    """Return equal groups of channels, each normalised."""
-    split = builder.op("Reshape", x_Nx, builder.integers(-1, groups, op.values // groups))
-    return builder.op("Reshape", rms_norm(builder, split, weight, op.eps), builder.integers(-1, op.values))
+class GatedDelta(Kind):
+    """See `GatedDeltaNet`."""
+
+    def heads(self, read: Values, parts: Values, step_BTH: ir.Value, decay_BTH: ir.Value) -> Heads:
+        """Return them with the rates at which matrices are corrected."""
+        rate_BTH = self.shared.rows(self.builder.op("Sigmoid", _float(self.builder, read["b"])))
+        query_BTx = self._unit(parts["q"], self.op.key_dim**-0.5)
+        key_BTx = self._unit(parts["k"], 1.0)
+        rate_BTH = self.builder.op("Mul", rate_BTH, self.shared.real())
+        return Heads(query_BTx, key_BTx, parts["v"], decay_BTH, rate_BTH)
+
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
+        """Normalise what each head reads, then multiply it by the gate."""
+        return self.builder.op("Mul", self.normed(given_Nx, self.op.value_heads, weight), gate_Nx)
+
+    def _unit(self, x_BTx: ir.Value, factor: float) -> ir.Value:
+        """Return each head's channels divided by their length, times a factor.
+
+        An RMS norm divides by the length over the root of their number.
+        """
+        builder, op = self.builder, self.op
+        split = builder.op("Reshape", x_BTx, builder.integers(0, 0, op.key_heads, op.key_dim))
+        gain = np.full(op.key_dim, factor * op.key_dim**-0.5, dtype=np.float32)
+        weight = builder.vector(f"gain_{op.key_dim}_{factor}", gain)
+        normed = rms_norm(builder, split, weight, EPS / op.key_dim)
+        return builder.op("Reshape", normed, builder.integers(0, 0, op.keys))
 
 
-def _unit(builder: GraphBuilder, op: LinearAttention, x_BTx: ir.Value, factor: float) -> ir.Value:
-    """Return each head's channels divided by their length, times a factor.
+class SelectiveStates(Kind):
+    """See `Mamba2`."""
 
-    An RMS norm divides by the length over the root of their number.
-    """
-    split = builder.op("Reshape", x_BTx, builder.integers(0, 0, op.key_heads, op.key_dim))
-    gain = np.full(op.key_dim, factor * op.key_dim**-0.5, dtype=np.float32)
-    weight = builder.vector(f"gain_{op.key_dim}_{factor}", gain)
-    normed = rms_norm(builder, split, weight, EPS / op.key_dim)
-    return builder.op("Reshape", normed, builder.integers(0, 0, op.keys))
+    def heads(self, read: Values, parts: Values, step_BTH: ir.Value, decay_BTH: ir.Value) -> Heads:
+        """Return them with values times their steps."""
+        return Heads(parts["q"], parts["k"], self.by_head(parts["v"], step_BTH), decay_BTH, None)
+
+    def read(self, given_BTx: ir.Value, value_BTx: ir.Value) -> ir.Value:
+        """Add the values themselves."""
+        skipped_BTx = self.by_head(value_BTx, _float32(self.matrices, f"{self.module}.D"))
+        return self.builder.op("Add", given_BTx, skipped_BTx)
+
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
+        """Multiply by the gate, then normalise the heads of each key head."""
+        gated_Nx = self.builder.op("Mul", given_Nx, gate_Nx)
+        ones = np.ones(self.op.values // self.op.key_heads, dtype=self.builder.dtype.numpy())
+        plain = self.builder.vector(f"ones_{len(ones)}", ones)
+        return self.builder.op("Mul", self.normed(gated_Nx, self.op.key_heads, plain), weight)
+
+
+KINDS: dict[type[LinearAttention], type[Kind]] = {GatedDeltaNet: GatedDelta, Mamba2: SelectiveStates}
 
 
 def _fused(

@@ -93,6 +93,20 @@ class Metric:
         return ratio if self.relative else math.log(ratio)
 
 
+def share(name: str, heading: str, *, digits: int = 4, optional: bool = False, package: str = "") -> Metric:
+    """Return a metric that is the better the higher, compares by differences, and with any tokenizer."""
+    return Metric(
+        name,
+        heading,
+        "higher",
+        digits=digits,
+        relative=False,
+        across_tokenizers=True,
+        optional=optional,
+        package=package,
+    )
+
+
 AGREEMENT = (
     Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True, gate="kl"),
     Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True),

@@ -10,27 +10,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from roots_compress.tasks.figures.figures import Metric
-
-
-def _metric(name: str, heading: str, digits: int, package: str = "") -> Metric:
-    return Metric(
-        name,
-        heading,
-        "higher",
-        digits=digits,
-        relative=False,
-        across_tokenizers=True,
-        optional=True,
-        package=package,
-    )
-
+from roots_compress.tasks.figures.figures import share
 
 METRICS = (
-    _metric("exact_match", "exact match", 4),
-    _metric("chrf", "chrF", 2, "sacrebleu"),
-    _metric("bleu", "BLEU", 2, "sacrebleu"),
-    _metric("rouge_l", "ROUGE-L", 4, "rouge_score"),
+    share("exact_match", "exact match", optional=True),
+    share("chrf", "chrF", digits=2, optional=True, package="sacrebleu"),
+    share("bleu", "BLEU", digits=2, optional=True, package="sacrebleu"),
+    share("rouge_l", "ROUGE-L", optional=True, package="rouge_score"),
 )
 
 
