@@ -65,10 +65,17 @@ def test_a_compressed_file_may_be_empty(tmp_path: Path, packing: str, content: b
 
 
 @pytest.mark.parametrize("packing", PACKERS)
-@pytest.mark.parametrize("damage", ["cut", "other", "text"])
+@pytest.mark.parametrize("damage", ["cut", "other", "text", "text after it", "second part"])
 def test_a_damaged_one_is_refused_by_name(tmp_path: Path, packing: str, damage: str) -> None:
     packed = PACKERS[packing](b"some words to be packed, " * 99)
-    damaged = {"cut": packed[:-9], "other": b"\0\1\2" + packed[3:], "text": b"some words"}[damage]
+    other = b"\0\1\2" + packed[3:]
+    damaged = {
+        "cut": packed[:-9],
+        "other": other,
+        "text": b"some words",
+        "text after it": packed + b"some words",
+        "second part": packed + other,
+    }[damage]
     path = tmp_path / f"a.txt{packing}"
     path.write_bytes(damaged)
     with pytest.raises(InputError, match="damaged or cut short") as caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import gzip
 import zlib
@@ -139,12 +138,12 @@ def _unpacking(file: IO[bytes], compression: str) -> IO[bytes]:
     match compression:
         case ".gz":
             return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-        case ".bz2":
-            return cast("IO[bytes]", bz2.BZ2File(file))
-        case ".zst":
+        case ".bz2" | ".zst":
             import pyarrow
 
-            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
+            # Python's own reader of bz2 takes what follows a stream and is none for the end of the file.
+            codec = "bz2" if compression == ".bz2" else "zstd"
+            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), codec))
         case _:
             return file
 
