@@ -46,7 +46,6 @@ class GenerationSettings(LogitSettings):
     encoder_no_repeat_ngram_size: int | None = None
     guidance_scale: float | None = None
     remove_invalid_values: bool | None = None
-    renormalize_logits: bool | None = None
     token_healing: bool | None = None
     stop_strings: str | list[str] | None = None
     max_time: float | None = None

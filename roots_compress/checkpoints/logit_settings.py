@@ -46,6 +46,8 @@ class LogitSettings(BaseModel):
     """Tokens that do not come."""
     begin_suppress_tokens: list[int] | None = None
     """Tokens that do not come first."""
+    renormalize_logits: bool | None = None
+    """Whether the logits become log-probabilities again, after all else: beams are compared by these."""
 
     @classmethod
     def read(cls, document: Mapping[str, Any], where: Path) -> Self:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.errors import InputError
-from roots_compress.runtime.logits import UNCHANGED, adjusted_rows
+from roots_compress.runtime.logits import UNCHANGED, adjusted_rows, log_softmax
 from roots_compress.runtime.prompts import advance, check_context, check_finite, check_prompt, left_pad
-from roots_compress.runtime.protocol import BeamModel, Logits
+from roots_compress.runtime.protocol import BeamModel
 
 Scores = NDArray[np.float32]
 MOST_BEAMS = 1024
@@ -99,7 +99,7 @@ def beam_search(
     for tokens in range(1, max_new_tokens + 1):
         check_finite(step.logits)
         chances_RV = adjusted_rows(
-            _log_softmax(step.logits),
+            log_softmax(step.logits),
             rows,
             settings,
             prompt_lengths=[len(prompt)] * len(rows),
@@ -134,12 +134,6 @@ def _is_over(
         return True
     longest = beams.early_stopping == "never" and beams.length_penalty > 0
     return beams.score(log_probability, max_new_tokens if longest else tokens) <= ended[-1].score
-
-
-def _log_softmax(logits_RV: Logits) -> Scores:
-    shifted_RV = logits_RV - logits_RV.max(axis=-1, keepdims=True)
-    found: Scores = shifted_RV - np.log(np.exp(shifted_RV).sum(axis=-1, keepdims=True))
-    return found
 
 
 def _largest(values_x: Scores, count: int) -> NDArray[np.int64]:

@@ -92,7 +92,14 @@ def adjusted(
     begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
     if settings.begin_suppress_tokens is not None and length == begin:
         _suppress(adjusted_V, settings.begin_suppress_tokens)
-    return adjusted_V
+    return log_softmax(adjusted_V) if settings.renormalize_logits else adjusted_V
+
+
+def log_softmax(logits: Logits) -> Logits:
+    """Return the logarithms of the probabilities that logits stand for, over their last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
 
 
 def repeating(ids: Ids, size: int) -> Ids:

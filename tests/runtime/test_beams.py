@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
 from roots_compress.export.exporter import write_graph
 from roots_compress.runtime.beams import Beams, beam_search
@@ -53,6 +54,24 @@ def test_beams_equal_transformers(
             found = beam_search(engine, prompt, beams, max_new_tokens=NEW, stop_tokens=stops)
             assert found == wanted[: len(found)]
             assert set(wanted[len(found) :]) <= {2}
+
+
+RULED_OUT = {"bad_words_ids": [[number] for number in range(300) if number % 11], "min_length": 4}
+
+
+@pytest.mark.parametrize("renormalized", [True, False, None])
+def test_beams_are_compared_by_probabilities_of_what_is_not_ruled_out(renormalized: bool | None) -> None:
+    """As every Marian's generation_config.json asks."""
+    asked: dict[str, Any] = {**RULED_OUT, "renormalize_logits": renormalized}
+    settings, model = LogitSettings.read(asked, Path("generation_config.json")), tiny_model()
+    theirs: Any = model
+    for prompt in (tiny_tokens(1, length, seed=length)[0].tolist() for length in range(2, 9)):
+        made = theirs.generate(
+            torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, num_beams=3, **asked
+        )
+        beams = Beams(3)
+        found = beam_search(TorchEngine(model), prompt, beams, max_new_tokens=NEW, settings=settings)
+        assert found == made[0, len(prompt) :].tolist()
 
 
 def test_no_beam_and_too_many_are_refused() -> None:
