@@ -213,7 +213,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         prefix=family.prefix,
         ignored=(*family.ignored, *(OLD_TABLES if turns else ())),
         copies=family.copies,
-        computed=family.computed(info.spec),
+        computed=family.computed(info.spec, info.config),
         family=family.model_type,
         where=info.path,
     )

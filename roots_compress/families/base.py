@@ -31,15 +31,13 @@ class Computed:
     """ROOTS tensors that several source tensors make together; those may have places of their own too.
 
     Attributes:
-        sources: their names; nothing is made where one is absent.
-        optional: names of others that are read where they are there.
+        sources: their names.
         targets: the ROOTS tensors.
         make: given the source tensors by their names.
         write: given the ROOTS tensors, source tensors that make them.
     """
 
     sources: tuple[str, ...]
-    optional: tuple[str, ...]
     targets: tuple[str, ...]
     make: Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
     write: Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
@@ -62,7 +60,8 @@ class Family:
         copies: names under which a tensor may be stored too, or alone, by its name: what shares a tensor in
             transformers' class.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
-        computed: the tensors that several of the source's make together.
+        computed: the tensors that several of the source's make together, by its specification and its
+            configuration; of a model that is written, nothing need be said by the latter.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """
@@ -77,7 +76,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
-    computed: Callable[[ModelSpec], Sequence[Computed]] = lambda _: ()
+    computed: Callable[[ModelSpec, Mapping[str, Any]], Sequence[Computed]] = lambda _spec, _config: ()
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
     def read_config(self, switches: Switches) -> ModelSpec:

@@ -15,7 +15,7 @@ from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import ACTIVATIONS, Switches
 from roots_compress.families.transforms import Tensor
-from roots_compress.families.values import older_activation_name
+from roots_compress.families.values import older_activation_name, shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Disentangled
@@ -43,15 +43,16 @@ POOLED: dict[str, Activation | Literal["tanh"]] = {**ACTIVATIONS, "tanh": "tanh"
 TYPES = {"c2p": "queries", "p2c": "keys"}
 """Who meets distances, by DeBERTa's names of it."""
 TABLE, NORM = "encoder.rel_embeddings.weight", "encoder.LayerNorm"
+PARTS = ("weight", "bias")
 PROJECTIONS = {
     "query_distances": ("key_proj", "pos_key_proj"),
     "key_distances": ("query_proj", "pos_query_proj"),
 }
-"""What makes a layer's vectors for distances: its own projection where there is no other."""
+"""What makes a layer's vectors for distances: its own projection (`share_att_key`), or another."""
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for unread in ("cls_dropout", "pooler_dropout", "conv_act", "share_att_key"):
+    for unread in ("cls_dropout", "pooler_dropout", "conv_act"):
         switches.take(unread)
     if switches.take("conv_kernel_size", 0):
         switches.refuse("conv_kernel_size is above 0, and no block here convolves tokens")
@@ -88,7 +89,9 @@ def _distances(switches: Switches, longest: Any) -> tuple[int, Disentangled | No
     types = [each.strip() for each in named.lower().split("|")] if isinstance(named, str) else named or []
     if not isinstance(types, list) or not {*map(str, types)} <= TYPES.keys():
         switches.refuse(f"pos_att_type is {named!r:.60}; supported are {', '.join(TYPES)}")
-    switches.take("norm_rel_ebd")
+    if not isinstance(normed := switches.take("norm_rel_ebd", "none"), str):
+        switches.refuse(f"norm_rel_ebd is {shown(normed)}; it must be text, such as layer_norm or none")
+    switches.flag("share_att_key", False)
     buckets = switches.take("position_buckets", -1)
     reach = switches.take("max_relative_positions", -1)
     if not (isinstance(buckets, int) and isinstance(reach, int)):
@@ -137,33 +140,35 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return written
 
 
-def _computed(spec: ModelSpec) -> list[Computed]:
+def _computed(spec: ModelSpec, config: Mapping[str, Any]) -> list[Computed]:
     found = []
+    is_normed = "layer_norm" in map(str.strip, config.get("norm_rel_ebd", "none").lower().split("|"))
+    norms, shares = [NORM] if is_normed else [], config.get("share_att_key", False)
     for index, op in enumerate(spec.attentions()):
         if op.disentangled is None:
             continue
         for table in op.disentangled.tables:
             own, other = (f"encoder.layer.{index}.attention.self.{name}" for name in PROJECTIONS[table])
+            module = own if shares else other
             norm = spec.embeddings.norm or Norm(kind="layer_norm")
             found.append(
                 Computed(
-                    sources=(TABLE, f"{own}.weight", f"{own}.bias"),
-                    optional=tuple(f"{each}.{part}" for each in (NORM, other) for part in ("weight", "bias")),
+                    sources=(TABLE, *(f"{each}.{part}" for each in (*norms, module) for part in PARTS)),
                     targets=(f"model.layers.{index}.self_attn.{table}.weight",),
-                    make=partial(_projected, own, other, norm.eps),
+                    make=partial(_projected, module, norm.eps if is_normed else None),
                     write=partial(_written, other, spec.width),
                 )
             )
     return found
 
 
-def _projected(own: str, other: str, eps: float, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return what a layer makes of the table of distances."""
+def _projected(module: str, eps: float | None, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return what a layer makes of the table of distances; a norm precedes it where there is an epsilon."""
     import torch.nn.functional as F
 
-    table_RW, module = tensors[TABLE].float(), other if f"{other}.weight" in tensors else own
-    if f"{NORM}.weight" in tensors:
-        gain, bias = tensors[f"{NORM}.weight"].float(), tensors[f"{NORM}.bias"].float()
+    table_RW = tensors[TABLE].float()
+    if eps is not None:
+        gain, bias = (tensors[f"{NORM}.{part}"].float() for part in PARTS)
         table_RW = F.layer_norm(table_RW, table_RW.shape[-1:], gain, bias, eps)
     return [F.linear(table_RW, tensors[f"{module}.weight"].float(), tensors[f"{module}.bias"].float())]
 

@@ -221,7 +221,7 @@ FAMILY = Family(
         f"layers.{{}}.self_attn.{name}"
         for name in ("k_proj.weight", "v_proj.weight", "k_norm.weight", "k_proj.bias", "v_proj.bias")
     ),
-    computed=experts_beside,
+    computed=lambda spec, _config: experts_beside(spec),
     variants=(
         {"layer_types": [SLIDING, FULL], "sliding_window": 5},
         {

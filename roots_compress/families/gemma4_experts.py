@@ -31,7 +31,7 @@ def experts_beside(spec: ModelSpec) -> list[Computed]:
         targets = (*matrices, f"{ours}.router.weight", f"{ours}_pre_norm.weight")
         sources = tuple(theirs + name for name in EXPERTS)
         make = partial(_made, sources, op, spec.width)
-        found.append(Computed(sources, (), targets, make, partial(_stacked, sources)))
+        found.append(Computed(sources, targets, make, partial(_stacked, sources)))
     return found
 
 

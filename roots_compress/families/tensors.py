@@ -51,10 +51,16 @@ def to_roots(
     bare = {name: _bare(name, prefix) for name in names}
     stored = {bare[name]: name for name in names}
     for each in computed:
-        if stored.keys() >= {*each.sources}:
-            parts = [part for part in (*each.sources, *each.optional) if part in stored]
-            yield from zip(each.targets, each.make({part: take(stored[part]) for part in parts}), strict=True)
-    joined = {part for each in computed for part in (*each.sources, *each.optional)}
+        if lacking := [part for part in each.sources if part not in stored]:
+            raise InputError(
+                f"tensor {lacking[0]!r} is absent, and the configuration asks for it",
+                where=where,
+                remedy=TAKE_CONFIG,
+            )
+        yield from zip(
+            each.targets, each.make({part: take(stored[part]) for part in each.sources}), strict=True
+        )
+    joined = {part for each in computed for part in each.sources}
     read: dict[str, str] = {}  # The tensor that was taken for each place.
     for name in sorted(names, key=lambda each: (bare[each] not in places, each)):
         place = bare[name] if bare[name] in places else copies.get(bare[name], "")
@@ -113,7 +119,7 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
         tensors = [state[target] for target in rule.targets]
         written[prefix + rule.source] = rule.transform.invert(tensors)
         used.update(rule.targets)
-    for each in family.computed(spec):
+    for each in family.computed(spec, {}):
         for source, tensor in each.write([state[target] for target in each.targets]).items():
             written[family.prefix + source] = tensor
         used.update(each.targets)

@@ -10,6 +10,7 @@ FAMILY = roberta_family(
     (
         {"architectures": ["XLMRobertaForMaskedLM"], "type_vocab_size": 1},
         {"architectures": ["XLMRobertaForSequenceClassification"], "type_vocab_size": 1, "num_labels": 4},
+        {"architectures": ["XLMRobertaForTokenClassification"], "type_vocab_size": 1, "num_labels": 5},
         {"architectures": ["XLMRobertaModel"], "type_vocab_size": 1},
     ),
 )

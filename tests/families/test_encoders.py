@@ -121,3 +121,48 @@ def test_a_bert_that_is_a_decoder_is_refused(tmp_path: Path) -> None:
     theirs = encoder("bert", {"architectures": ["BertForMaskedLM"], "is_decoder": True})
     with pytest.raises(InputError, match="is_decoder is true"):
         load_checkpoint(save_source(theirs, tmp_path))
+
+
+DISTANCES = "deberta.encoder.rel_embeddings.weight"
+NORM = "deberta.encoder.LayerNorm.weight"
+OWN = "deberta.encoder.layer.0.attention.self.pos_key_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("said", "edit", "named"),
+    [
+        ({"norm_rel_ebd": "none"}, {}, "encoder.LayerNorm"),
+        ({"norm_rel_ebd": None}, {}, "norm_rel_ebd is null"),
+        ({}, {NORM: None}, "encoder.LayerNorm.weight"),
+        ({}, {DISTANCES: None}, "encoder.rel_embeddings.weight"),
+        ({"share_att_key": False}, {}, "pos_key_proj"),
+        ({}, {OWN: torch.zeros(32, 32)}, OWN),
+    ],
+)
+def test_distances_that_the_configuration_does_not_describe_are_refused(
+    said: dict[str, Any], edit: dict[str, Tensor | None], named: str, tmp_path: Path
+) -> None:
+    """What transformers passes over, or draws at random, without an error."""
+    from safetensors.torch import load_file, save_file
+
+    source = save_source(encoder("deberta-v2", dict(FAMILIES["deberta-v2"].variants[0])), tmp_path)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | said))
+    tensors = load_file(source / "model.safetensors") | edit
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=named):
+        load_checkpoint(source)
+
+
+def test_absent_keys_of_distances_mean_what_the_class_makes_of_them(tmp_path: Path) -> None:
+    changes = {"norm_rel_ebd": "none", "share_att_key": False}
+    theirs = encoder("deberta-v2", {**FAMILIES["deberta-v2"].variants[0], **changes})
+    source = save_source(theirs, tmp_path)
+    config = json.loads((source / "config.json").read_text())
+    written = {key: value for key, value in config.items() if key not in changes}
+    (source / "config.json").write_text(json.dumps(written))
+    ids_BT = tiny_tokens(2, 20)
+    with torch.no_grad():
+        found, expected = load_checkpoint(source).model(ids_BT)[0], theirs(ids_BT)[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
