@@ -99,7 +99,13 @@ class _Reader:
         self.file, self.path, self.size, self.wanted = file, path, size, wanted
 
     def header(self) -> GgufHeader:
-        version = self._unpack("<I")
+        version = int(self._unpack("<I"))
+        if version and version % (1 << 24) == 0:
+            raise InputError(
+                "is GGUF in big-endian byte order, which cannot be read here",
+                where=self.path,
+                remedy="Convert it with gguf-py's gguf_convert_endian, or take the little-endian file.",
+            )
         if version not in VERSIONS:
             self._refuse(f"is GGUF of version {version}; versions 2 and 3 (little-endian) can be read")
         tensor_count, pair_count = int(self._unpack("<Q")), int(self._unpack("<Q"))
@@ -124,17 +130,21 @@ class _Reader:
                 self._refuse(f"has two tensors {name!r}")
             table[name] = self._tensor(name)
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 1:
-            self._refuse(f"has the impossible alignment {alignment!r}")
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            self._refuse(f"has the alignment {alignment!r}, which is no power of 2")
         data_start = -(-self.file.tell() // alignment) * alignment
         end = max((tensor.start + tensor.size for tensor in table.values()), default=0)
         if end and data_start + end > self.size:
             self._refuse(f"has {self.size} bytes where its tensors need {data_start + end}")
         reached = 0
-        for name, tensor in sorted(table.items(), key=lambda item: item[1].start):
-            if tensor.start < reached:
-                self._refuse(f"tensor {name!r} lies within the one before it")
-            reached = tensor.start + tensor.size
+        for name, tensor in table.items():
+            # llama.cpp's rule: with another alignment than the file's, tensors would be read some bytes off.
+            if tensor.start != reached:
+                self._refuse(
+                    f"tensor {name!r} begins at byte {tensor.start:,} of the tensors, and not at "
+                    f"{reached:,}, which the one before it and an alignment of {alignment} make"
+                )
+            reached += -(-tensor.size // alignment) * alignment
         tensors = {name: replace(tensor, start=data_start + tensor.start) for name, tensor in table.items()}
         return GgufHeader(metadata, tensors, arrays)
 

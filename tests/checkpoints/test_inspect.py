@@ -336,6 +336,7 @@ def test_a_directory_tells_what_its_model_does(
         ({"general.name": "x"}, "general.architecture"),
         ({"general.architecture": "llama", "llama.expert_count": 8}, "expert_count"),
         ({"general.architecture": "llama", "general.alignment": 0}, "alignment"),
+        ({"general.architecture": "llama", "general.alignment": 48}, "alignment 48, which is no power of 2"),
     ],
 )
 def test_gguf_beyond_us(tmp_path: Path, keys: dict[str, str | int], expected: str) -> None:
@@ -363,11 +364,19 @@ def test_gguf_with_a_bad_tensor(tmp_path: Path, tensor: bytes, expected: str) ->
     assert expected in refusal(path).message
 
 
-def test_gguf_tensors_that_overlap_are_refused(tmp_path: Path) -> None:
-    tensors = gguf_tensor("a", [4]) + gguf_tensor("b", [4], offset=8)
-    path = gguf_file(tmp_path / "m.gguf", {"general.architecture": "llama"}, tensors, count=2)
-    path.write_bytes(path.read_bytes() + bytes(64))
-    assert "'b' lies within" in refusal(path).message
+@pytest.mark.parametrize(
+    ("alignment", "first", "second"),
+    [(None, 0, 8), (None, 32, 0), (None, 0, 64), (64, 0, 32), (8, 0, 32), (None, 1, 32)],
+)
+def test_gguf_tensors_lie_one_after_another_each_aligned(
+    tmp_path: Path, alignment: int | None, first: int, second: int
+) -> None:
+    keys: dict[str, str | int] = {"general.architecture": "llama"}
+    keys |= {} if alignment is None else {"general.alignment": alignment}
+    tensors = gguf_tensor("a", [4], offset=first) + gguf_tensor("b", [4], offset=second)
+    path = gguf_file(tmp_path / "m.gguf", keys, tensors, count=2)
+    path.write_bytes(path.read_bytes() + bytes(256))
+    assert f"{'a' if first else 'b'!r} begins at byte" in refusal(path).message
 
 
 def test_truncated_gguf(tmp_path: Path) -> None:
@@ -381,6 +390,8 @@ def test_truncated_gguf(tmp_path: Path) -> None:
 def test_gguf_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 7, 0, 0))
     assert "version 7" in refusal(tmp_path / "m.gguf").message
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack(">IQQ", 3, 0, 0))
+    assert "big-endian" in refusal(tmp_path / "m.gguf").message
 
 
 def test_weights_that_nothing_reads_are_told(llama: Path, sharded: Path) -> None:
