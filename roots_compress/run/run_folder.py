@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, get_args
 
-from roots_compress.errors import InputError, RootsError, StageError
+from roots_compress.errors import InputError, RootsError, StageError, printable
 from roots_compress.io import atomic
 from roots_compress.io.disk import folder_bytes
 from roots_compress.results import RunMetrics, StageKind
@@ -54,6 +54,7 @@ from roots_compress.run.stages import (
 COVERED = (MARKER_NAME, *get_args(RunFile))
 """What a run's manifest covers besides the stages and the files that only some runs have."""
 FAILURE_NAME: Final = "failure.txt"
+_MAX_FAILURE_BYTES = 1 << 20
 
 
 class RunFolder:
@@ -107,7 +108,7 @@ class RunFolder:
             self._unmake()
         elif isinstance(error, RootsError) and self._is_changed:
             with suppress(RootsError):  # The disk may be what failed.
-                self.write_text(FAILURE_NAME, f"{error}\n")
+                self.write_text(FAILURE_NAME, printable(f"{error}\n"))
         self._lock.release()
 
     def stages(self) -> list[CommittedStage]:
@@ -265,7 +266,8 @@ def why_unfinished(run: Path) -> str | None:
     if not (run / MARKER_NAME).is_file() or (run / MANIFEST_NAME).exists():
         return None
     with suppress(OSError):
-        return (run / FAILURE_NAME).read_text(encoding="utf-8")
+        said = atomic.read_regular(run / FAILURE_NAME, _MAX_FAILURE_BYTES)
+        return printable(said.decode("utf-8", errors="replace"))
     partial = [folder.name for folder, *_, state in unfinished_folders(run) if state == "partial"]
     stages = " and ".join(name[1:].partition(".")[0] for name in partial)
     return f"the run was stopped{f' in {stages}' if stages else ''}, or still goes on"

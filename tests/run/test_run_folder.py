@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from roots_compress.run.keys import StageKey
 from roots_compress.run.lock import OWNER_NAME, WriterLock
 from roots_compress.run.manifest import Manifest, ManifestError
 from roots_compress.run.marker import MARKER_NAME
-from roots_compress.run.run_folder import RunFolder
+from roots_compress.run.run_folder import FAILURE_NAME, RunFolder, why_unfinished
 from roots_compress.run.stages import newest_checkpoint, read_metrics, read_stages, verify
 from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
 
@@ -367,3 +368,29 @@ def test_a_folder_of_the_users_with_a_stages_name_is_left_alone(tmp_path: Path) 
     with RunFolder.open(tmp_path, fresh=True) as run:
         assert run.stages() == []
     assert (own / "note.txt").read_text() == "mine"
+
+
+def test_why_a_run_failed_may_name_a_path_that_is_no_text(tmp_path: Path) -> None:
+    named = Path(os.fsdecode(b"caf\xe9/model"))
+
+    def fail() -> None:
+        with RunFolder.open(tmp_path) as run:
+            add_stage(run, "baseline", "b")
+            raise StageError("the weights are gone", where=named)
+
+    with pytest.raises(StageError, match="weights are gone") as caught:
+        fail()
+    assert caught.value.where == str(named)
+    assert why_unfinished(tmp_path) == "caf\ufffd/model: the weights are gone\n"
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9 \x1b[31m", b"x" * (2 << 20), None])
+def test_why_a_run_failed_is_read_from_any_file(content: bytes | None, tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        add_stage(run, "baseline", "b")
+    if content is None:
+        os.mkfifo(tmp_path / FAILURE_NAME)
+    else:
+        (tmp_path / FAILURE_NAME).write_bytes(content)
+    stopped = "the run was stopped, or still goes on"
+    assert why_unfinished(tmp_path) in ("caf\ufffd \ufffd[31m", stopped)
