@@ -50,7 +50,7 @@ def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
             from roots_compress.pipeline.unfinished import unfinished_junit
             from roots_compress.run.outputs import write_output
 
-            with suppress(RootsError):  # the failure itself is what is told
+            with suppress(RootsError, OSError):  # the failure itself is what is told
                 if (text := unfinished_junit(run)) is not None:
                     write_output(junit, text)
         raise

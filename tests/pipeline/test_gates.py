@@ -94,15 +94,16 @@ def test_a_failed_run_says_so_in_junit_with_the_gates_that_can_be_judged(run: Ru
         assert "earlier attempt" in shown
         assert "02 prune failed: the gradient" in " ".join(shown.split())
 
-    def stop() -> None:
+    def stop(report: Path) -> None:
         with pytest.raises(KeyboardInterrupt), telling_failure(report, folder):
             raise KeyboardInterrupt
 
-    stop()
+    stop(report)
     assert report.read_text() == again.output
     # What goes wrong with the file does not hide why the run ended.
+    stop(Path("/proc/none/report.xml"))
     (folder / "resolved.json").write_text("{}")
-    stop()
+    stop(report)
     assert not report.exists()
 
 
