@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat, Turn
 from roots_compress.data.chat.rendering import prompt_of, prompt_of_messages, rendered
+from roots_compress.data.chat.sandbox import Template
 from roots_compress.data.conversations import pack_conversations
 from roots_compress.data.documents import Document, Span
 from roots_compress.errors import InputError
@@ -131,6 +132,23 @@ def chat(*turns: tuple[str, str]) -> Document:
 
 def scored(*documents: Document) -> list[str]:
     return [span.text for document in documents for span in document.spans if span.scored]
+
+
+LITTLE = (
+    "{{ messages | tojson(ensure_ascii=True) }}",
+    "{{ messages | tojson(True) }}",
+    "{{ messages | tojson(indent=2, separators=(',', ':'), sort_keys=true) }}",
+    "{{ tools is none }}{% if documents is defined %}{{ documents is none }}{% endif %}",
+    "{% set x = 0 %}{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x }}",
+    "{% for m in messages %}{% generation %}{{ loop.index }}{{ m.role }}{% endgeneration %}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("template", LITTLE)
+def test_what_templates_rarely_ask_is_rendered_as_transformers_does(template: str) -> None:
+    messages = [{"role": "user", "content": 'ünï "x" 日'}, {"role": "assistant", "content": "a/b"}]
+    theirs = tokenizer(template).apply_chat_template(messages, tokenize=False)
+    assert Template(template).render(messages, {}, opens_answer=False) == theirs
 
 
 TWO = (("user", "What is 2 + 2?"), ("assistant", '4, I "think".'), ("user", "And 3?"), ("assistant", "9"))

@@ -95,7 +95,11 @@ class Template:
         try:
             return self._sandbox.concat(
                 self._compiled.generate(
-                    **variables, messages=messages, add_generation_prompt=opens_answer, tools=None
+                    **variables,
+                    messages=messages,
+                    add_generation_prompt=opens_answer,
+                    tools=None,
+                    documents=None,
                 )
             )
         except RecursionError:
@@ -223,11 +227,24 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             part for number, text in enumerate(parts) for part in ((between, text) if number else (text,))
         )
 
-    def _to_json(self, value: Any, indent: int | None = None, **_settings: Any) -> str:
+    def _to_json(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """Return a value as JSON, by the settings that transformers' filter has, in their order."""
         if indent is not None and not 0 <= indent <= MOST_INDENT:
             raise ForbiddenError(f"JSON indented by {indent}")
+        if separators is not None and sum(map(len, separators)) > MOST_INDENT:
+            raise ForbiddenError("JSON with long separators")
         self.budget.measure(value, indent or 0)
-        return self.budget.joined([json.dumps(value, ensure_ascii=False, indent=indent)])
+        written = json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        return self.budget.joined([written])
 
     def _replaced(self, text: Any, old: str, new: str, count: int | None = -1) -> str:
         whole = self.budget.text(text)

@@ -76,6 +76,7 @@ class Generation(Extension):
     tags = {"generation"}  # noqa: RUF012 (as Jinja's own extensions have it)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return what is between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        """Return what is between the tags; a name that is set there keeps outside what it held."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return [nodes.Scope(body, lineno=line)]
