@@ -20,6 +20,8 @@ from roots_compress.families.base import Family
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.tensors import from_roots
+from roots_compress.io.atomic import system_errors
+from roots_compress.io.names import in_utf8
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import EmbeddingHead
@@ -53,7 +55,8 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
 
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
+    with system_errors(directory / WEIGHTS), in_utf8(directory) as folder:
+        save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     write_modules(model.config.spec, directory)
     if model.can_generate():

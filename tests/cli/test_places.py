@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,35 @@ def test_an_output_without_room_names_its_folder_and_what_it_takes(
         assert str(place / "out") in said
         needed = "no more files can be made" if options == "nr_inodes=3" else "weights alone take 100 kB"
         assert needed in said
+
+
+WRITE_BACK = """
+import sys
+from pathlib import Path
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.write_back import write_back
+from tests.cli import surroundings
+model, place = map(Path, sys.argv[1:])
+checkpoint = load_checkpoint(model)
+surroundings.small_disk(str(place), "size=16k")
+try:
+    write_back(checkpoint, "llama", place / "out")
+except OSError as error:
+    print(error.strerror, error.filename)
+"""
+
+
+def test_a_disk_without_room_for_a_familys_own_files_is_an_error_of_the_system(
+    tmp_path: Path, model: Path
+) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if not allows_mounts(place):
+        pytest.skip("mounts need root on Linux")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_BACK, model, place], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"No space left on device {place}/out/model.safetensors\n"
 
 
 def test_a_recipe_without_room_leaves_no_empty_file(commands: Commands, tmp_path: Path) -> None:
