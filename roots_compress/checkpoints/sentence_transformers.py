@@ -9,7 +9,7 @@ from typing import Any, Final
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json, read_json_object
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import EmbeddingHead, LabelHead, MaskedLmHead
 from roots_compress.models.spec import ModelSpec
 
 MODULES: Final = "modules.json"
@@ -27,14 +27,21 @@ SUPPORTED = "Supported are a transformer, pooling of the mean or of the first to
 def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
     """Return the specification with the pooling and the longest text that a folder's modules name.
 
-    It is as it was where the folder has none. A masked model's head is not among a folder's modules.
+    It is as it was where the folder has none, and for a classifier. A masked model's head is not among a
+    folder's modules.
 
     Raises:
-        InputError: a module or a way to pool is beyond ROOTS, or a file is damaged.
+        InputError: a module or a way to pool is beyond ROOTS, the model writes text, or a file is damaged.
     """
     path = directory / MODULES
-    if not isinstance(spec.head, EmbeddingHead | MaskedLmHead) or not path.exists():
+    if isinstance(spec.head, LabelHead) or not path.exists():
         return spec
+    if not isinstance(spec.head, EmbeddingHead | MaskedLmHead):
+        raise InputError(
+            "makes vectors of texts, for which ROOTS takes encoders; this family writes text",
+            where=path,
+            remedy="To read the model as one that writes text, remove the file from a copy.",
+        )
     modules = [_module(entry, path) for entry in _entries(path)]
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):

@@ -16,6 +16,8 @@ from roots_compress.models.spec import ModelSpec
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """How the first BERTs call the parts of a norm, as transformers reads them too."""
+OF_ADAPTERS = ("lora_", ".base_layer.", ".modules_to_save.", ".original_module.")
+"""What names hold of the tensors that peft keeps beside a model's, or in their place."""
 TAKE_CONFIG = "Take the configuration that belongs to these weights, or save the model by its own class."
 
 
@@ -94,7 +96,7 @@ def _bare(name: str, prefix: str) -> str:
 
 def _advice(name: str, prefix: str, places: Collection[str]) -> str:
     """Return what to do about a tensor without a place."""
-    if "lora_" in name or ".base_layer." in name:
+    if any(part in name for part in OF_ADAPTERS):
         return "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
     rest = name
     while rest := rest.partition(".")[2]:
