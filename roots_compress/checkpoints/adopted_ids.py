@@ -14,7 +14,6 @@ from roots_compress.checkpoints.generation_settings import (
     read_settings,
     token_ids,
 )
-from roots_compress.checkpoints.gguf.generation import gguf_generation
 from roots_compress.checkpoints.inspect import CONFIG, SourceInfo
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.models.heads import RootsWithHead
@@ -34,8 +33,7 @@ FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 
 def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
     """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
-    document = (gguf_generation(info.config), info.path) if info.kind == "gguf" else None
-    said = read_settings(document or generation_document(info.path))
+    said = read_settings(generation_document(info.path))
     model.generation_config = _consistent(said) if said else model.generation_config
     rows = model.config.vocab_size
     for name in TOKEN_IDS:

@@ -13,7 +13,6 @@ from roots_compress.checkpoints.gguf.generation import gguf_generation
 from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.data.special_tokens import TokenIds, stop_ids
-from roots_compress.io.gguf_header import read_gguf_header
 from roots_compress.io.json_files import read_json_object
 
 GENERATION = "generation_config.json"
@@ -89,7 +88,7 @@ def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
         InputError: the file is not one JSON object, or no GGUF file.
     """
     if folder.is_file():
-        return gguf_generation(read_gguf_header(folder).metadata), folder
+        return gguf_generation(folder), folder
     for path in (folder / GENERATION, folder / CONFIG):
         if path.exists() or path.is_symlink():
             return read_json_object(path), path

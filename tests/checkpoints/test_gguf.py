@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from roots_compress.api import load
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
 from roots_compress.checkpoints.fingerprint import source_sha256
+from roots_compress.checkpoints.gguf.generation import end_ids
 from roots_compress.checkpoints.gguf.tensors import gguf_tensors
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError
@@ -206,12 +207,34 @@ SAID = {
 def test_what_a_file_says_of_generation_is_heeded(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", gguf_model("llama"), general=SAID)
     settings = load_checkpoint(path).model.generation_config
-    assert settings.eos_token_id == [1, 9]
+    ends = [1, 9, VOCAB_SIZE + 1]  # As the last is spelt: <|endoftext|>
+    assert settings.eos_token_id == ends
     assert (settings.do_sample, settings.temperature, settings.top_k) == (True, 0.6, 20)
     opened = load(path)
     wishes = load_wishes(path, opened.tokenizer, opened.engine.vocab_size)
-    assert wishes.stop_tokens == (1, 9)
+    assert wishes.stop_tokens == tuple(ends)
     assert wishes.settings.repetition_penalty == 1.3
+
+
+ENDING: list[tuple[dict[str, int], list[str], list[int]]] = [
+    ({}, ["a", "b"], []),
+    ({"eos": 1}, ["a", "b"], [1]),
+    ({"eos": 0, "eot": 1, "eom": 0}, ["a", "b"], [0, 1]),
+    ({"eos": 2}, ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<reponame>", "<file_sep>"], [2, 3, 0]),
+    ({}, ["<|end|>", "<|return|>", "a"], [0, 1]),
+    ({"eos": 0}, ["<|end|>", "<|return|>", "<|call|>"], [1, 2]),
+    ({}, ["<|end|>", "<|flush|>", "<|calls|>"], [1, 2]),
+    ({"eos": 1}, ["</s>", "<eos>", "<turn|>", "<|tool_response>"], [1, 2, 3]),
+    ({"eos": 1, "fim_sep": 0}, ["a", "</s>", "<PAD>", "[PAD]", "<|file_sep|>"], [1, 2, 0]),
+]
+
+
+@pytest.mark.parametrize(("named", "tokens", "ends"), ENDING)
+def test_texts_end_where_llama_cpp_ends_them(
+    named: dict[str, int], tokens: list[str], ends: list[int]
+) -> None:
+    keys = {f"tokenizer.ggml.{name}_token_id": number for name, number in named.items()}
+    assert end_ids(keys, tokens) == ends
 
 
 def test_a_setting_of_generation_that_is_none_is_refused(tmp_path: Path) -> None:
