@@ -7,6 +7,7 @@ there. The call runs in a thread, and Ctrl-C is answered at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, pairwise
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.pieces import CONTEXT_CHARACTERS, context_after, context_before, cut_places
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 from roots_compress.system.background import interruptible
 from roots_compress.system.memory import available_memory
 
@@ -161,6 +162,28 @@ def marks_beginnings(tokenizer: PreTrainedTokenizerFast) -> bool:
     return False
 
 
+@contextmanager
+def library_faults() -> Iterator[None]:
+    """Turn what the tokenizers library raises for a text, its panics included, into an InputError."""
+    try:
+        yield
+    except (RootsError, MemoryError):
+        raise
+    except BaseException as error:  # A panic is no Exception, and its class has no name to import.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(
+            f"the tokenizer cannot read a text: {' '.join(str(error).split())[:300]}",
+            remedy="Give it a token for unknown text (unk_token), or correct its tokenizer.json.",
+        ) from error
+
+
+def _counts_characters(backend: Tokenizer) -> bool:
+    """Whether the tokenizer cuts words by their places, so that no part has the tokens of the whole text."""
+    rule = backend.pre_tokenizer
+    return rule is not None and "FixedLength" in rule.__getstate__().decode()
+
+
 def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """Return the tokenizer proper, as transformers calls it where neither length nor padding is asked for."""
     backend = tokenizer.backend_tokenizer
@@ -176,8 +199,9 @@ def _encoded_parts(
     """Yield the parts of all texts, with the tokens of all the characters that are read for each."""
     batch: list[tuple[str, _Part]] = []
     size = 0
+    can_cut = not _counts_characters(backend)
     for number, text in enumerate(texts):
-        for start, end in pairwise(cut_places(text)):
+        for start, end in pairwise(cut_places(text) if can_cut else [0, len(text)]):
             part = _Part(number, start, end, context_before(text, start), context_after(text, end))
             if batch and size + end - start > BATCH_CHARACTERS:
                 yield from _with_tokens(batch, backend, places)
@@ -203,7 +227,8 @@ def _encode_batch(batch: list[tuple[str, _Part]], backend: Tokenizer, places: bo
     call = backend.encode_batch if places else backend.encode_batch_fast
 
     def work() -> list[Tokens]:
-        encodings = call(texts, add_special_tokens=False)
+        with library_faults():
+            encodings = call(texts, add_special_tokens=False)
         encodings.reverse()  # Each is let go when its arrays are made.
         return [_arrays(encodings.pop(), part.read_start, places) for _, part in batch]
 

@@ -18,6 +18,7 @@ from roots_compress.checkpoints.generation_settings import (
 from roots_compress.checkpoints.inspect import TOKENIZER
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
+from roots_compress.data.encoding import library_faults
 from roots_compress.data.pairs import Frame
 from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
@@ -120,7 +121,8 @@ def require_text(text: str) -> None:
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
     """Return a prompt's tokens as a model reads them that goes on from them, or that answers them."""
     require_text(prompt)
-    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    with library_faults():
+        ids = tokenizer.encode(prompt, add_special_tokens=False)
     return opened(ids, tokenizer) if continues else Frame.of(tokenizer).around(ids)
 
 

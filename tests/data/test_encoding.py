@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.configs.data import TokenizerConfig
@@ -24,6 +24,7 @@ from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
+from roots_compress.runtime.text import prompt_ids
 from tests.data.conftest import SENTENCES
 from tests.faults.commands import Commands
 
@@ -114,6 +115,42 @@ def test_pieces_have_the_tokens_of_the_whole_text(kind: str) -> None:
         assert list(zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)) == whole.offsets
         assert [own[0].start, *(piece.end for piece in own)] == [*(piece.start for piece in own), len(text)]
     assert kind == "across" or len(found) > 2 * len(TEXTS)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_words_of_a_fixed_length_are_counted_from_the_beginning_of_the_text() -> None:
+    letters = {letter: number for number, letter in enumerate("acgt ")}
+    backend = Tokenizer(models.BPE({**letters, "ac": 5}, [("a", "c")]))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.FixedLength(2)])
+    text = ("gt " * 40 + "ac ") * 30  # Around most cuts no merge shows where words begin.
+    whole = backend.encode(text, add_special_tokens=False)
+    found = joined(encode([text], PreTrainedTokenizerFast(tokenizer_object=backend)))
+    assert found.ids.tolist() == whole.ids
+
+
+LACKING: dict[str, Any] = {
+    "words": lambda: models.WordLevel({"a": 0}, unk_token="?"),
+    "pieces": lambda: models.WordPiece({"a": 0}, unk_token="?"),
+    "unigram": lambda: models.Unigram([("a", -1.0)]),
+}
+
+
+@pytest.mark.parametrize("kind", LACKING)
+def test_a_tokenizer_that_lacks_a_token_for_what_it_does_not_know_is_refused(kind: str) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(LACKING[kind]()))
+    with pytest.raises(InputError, match=r"the tokenizer cannot read a text: .*(?i:unk)"):
+        list(encode(["a b"], tokenizer))
+    with pytest.raises(InputError, match="the tokenizer cannot read a text"):
+        prompt_ids("a b", tokenizer, continues=True)
+
+
+def test_a_panic_of_the_library_is_refused() -> None:
+    """As of tokenizers 0.23, of an added token that the normalizer leaves nothing of."""
+    backend = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    backend.normalizer = normalizers.Strip(left=True, right=False)
+    backend.add_tokens([AddedToken("\n", normalized=True)])
+    with pytest.raises(InputError, match="the tokenizer cannot read a text: "):
+        list(encode(["Où"], PreTrainedTokenizerFast(tokenizer_object=backend)))
 
 
 @pytest.mark.usefixtures("small_pieces")
