@@ -26,6 +26,7 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.recipe.growth import evaluation_request
 from roots_compress.configs.recipe.loading import check_paths
 from roots_compress.configs.stage import StageSettings
+from roots_compress.data.chat.rendering import question
 from roots_compress.data.texts import framed_texts
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluation.single import Evaluation, evaluate_artifact, open_artifact
@@ -197,7 +198,7 @@ class Model:
         Args:
             prompt: the text.
             chat: ask it in the tokenizer's chat template.
-            max_new_tokens: the most tokens to add; 64 by default, or what the context has room for.
+            max_new_tokens: the most to add; if there is room 64, or what an encoder-decoder's files ask.
             temperature: 0 takes the likeliest token each time.
             top_k: sample among so many likeliest tokens.
             top_p: sample within this probability mass.
@@ -211,8 +212,6 @@ class Model:
                 f"models for {self.task.name} write no text", where=self.path, remedy="Use encode."
             )
         require_sampling(temperature, top_k=top_k, top_p=top_p)
-        from roots_compress.data.chat.rendering import question
-
         wishes = load_wishes(self.path, self.tokenizer, self.engine.vocab_size)
         return stream_text(
             self.engine,
@@ -225,6 +224,7 @@ class Model:
             stop_tokens=wishes.stop_tokens,
             settings=wishes.settings,
             beams=None if temperature else wishes.beams,
+            answer_tokens=wishes.answer_tokens,
             seed=seed,
         )
 

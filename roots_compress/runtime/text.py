@@ -58,6 +58,8 @@ class Wishes:
     """What is done to logits."""
     beams: Beams | None
     """How a likeliest text is searched for; None where the likeliest token is taken each time."""
+    answer_tokens: int | None
+    """The most tokens of an answer, where the files say it."""
     not_done: tuple[str, ...]
     """What else would change the likeliest text, and only other runtimes do: `guidance_scale: 4`."""
 
@@ -79,7 +81,7 @@ def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         if document.get(key) not in (None, *idle)
     )
     stops = folder_stop_ids(home, tokenizer, vocab_size)
-    return Wishes(stops, settings, _beams(asked), tuple(not_done))
+    return Wishes(stops, settings, _beams(asked), _answer_tokens(asked), tuple(not_done))
 
 
 def _beams(settings: GenerationSettings) -> Beams | None:
@@ -89,6 +91,13 @@ def _beams(settings: GenerationSettings) -> Beams | None:
     asked = {"length_penalty": settings.length_penalty, "early_stopping": settings.early_stopping}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     return Beams(settings.num_beams or 1, **given)
+
+
+def _answer_tokens(settings: GenerationSettings) -> int | None:
+    """Return the most tokens of an answer; `max_length` counts the one that it begins with too."""
+    if settings.max_new_tokens is not None:
+        return max(1, settings.max_new_tokens)
+    return None if settings.max_length is None else max(1, settings.max_length - 1)
 
 
 def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | OnnxSeq2Seq:
@@ -138,6 +147,7 @@ def stream_text(
     stop_tokens: Collection[int] | None = None,
     settings: LogitSettings = UNCHANGED,
     beams: Beams | None = None,
+    answer_tokens: int | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
     """Continue or answer a prompt, yielding text as soon as no further token can change it.
@@ -145,16 +155,17 @@ def stream_text(
     The pieces together are what decoding prompt and new tokens at once gives behind the prompt. Special
     tokens that the prompt spells out, as a chat template does, are read as such; BOS is put before it where
     the tokenizer adds one and the prompt does not spell it. Generation ends at `stop_tokens`, by default the
-    tokenizer's EOS; they are not part of the text. Without `max_new_tokens` it ends after 64, or where the
-    context does. With `beams` the text is searched for, and comes as a whole. The other arguments and errors
-    are those of `generate` and of `beam_search`.
+    tokenizer's EOS; they are not part of the text. Without `max_new_tokens` it ends after 64, an answer after
+    `answer_tokens`, or where the context does. With `beams` the text is searched for, and comes as a whole.
+    The other arguments and errors are those of `generate` and of `beam_search`.
     """
     model, tokens = writer.begin(prompt_ids(prompt, tokenizer, continues=writer.continues))
     if stop_tokens is None:
         stop_tokens = stop_ids(None, None, tokenizer.eos_token_id)
     if max_new_tokens is None:
         # A prompt as long as the context, or longer, is for `generate` to take or to refuse.
-        max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, model.max_context - len(tokens) + 1))
+        usual = DEFAULT_NEW_TOKENS if writer.continues or answer_tokens is None else answer_tokens
+        max_new_tokens = max(1, min(usual, model.max_context - len(tokens) + 1))
     if beams is not None:
         found = beam_search(
             model, tokens, beams, max_new_tokens=max_new_tokens, stop_tokens=stop_tokens, settings=settings

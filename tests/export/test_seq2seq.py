@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.api import load
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exact import dequantized
@@ -206,3 +207,22 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="decoder_start_token_id"):
         OnnxSeq2Seq.open(tmp_path / "decoder_model_merged.onnx", threads=1, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ({}, 64),
+        ({"max_new_tokens": 5}, 5),
+        ({"max_length": 9}, 8),  # with the token that begins it
+        ({"max_length": 9, "max_new_tokens": 3}, 3),
+        ({"max_length": 10**6}, 128),
+    ],
+)
+def test_an_answer_is_as_long_as_the_files_ask(asked: dict[str, int], tokens: int, tmp_path: Path) -> None:
+    save_checkpoint(Checkpoint(model_of(seq2seq()), tiny_tokenizer()), tmp_path / "model")
+    text_only = {"suppress_tokens": [0, 1, 2, 299], "eos_token_id": 299}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(asked | text_only))
+    opened = load(tmp_path / "model")
+    answers = [opened.generate("The fox", max_new_tokens=count) for count in (tokens - 1, tokens)]
+    assert answers[0] != answers[1] == opened.generate("The fox")

@@ -35,7 +35,8 @@ def generate(
         typer.Option(
             "--max-new-tokens",
             min=1,
-            help="Most tokens to add. Default: 64, or as many as the context has left.",
+            help="Most tokens to add. Default: 64, or of an encoder-decoder what generation_config.json "
+            "asks; at most as many as the context has left.",
         ),
     ] = None,
     temperature: Annotated[
@@ -116,6 +117,7 @@ def generate(
         stop_tokens=wishes.stop_tokens,
         settings=wishes.settings,
         beams=search,
+        answer_tokens=wishes.answer_tokens,
         seed=seed,
     )
     written: list[str] = []
