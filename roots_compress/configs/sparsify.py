@@ -61,5 +61,7 @@ class SparsifyConfig(StageSettings):
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
         """Refuse a bound that has nothing to choose."""
-        if self.blocks is not None and "max_perplexity_ratio" in self.model_fields_set:
+        # Not whether it was given: a run's own recipe holds every default, and goes on.
+        bound = type(self).model_fields["max_perplexity_ratio"].default
+        if self.blocks is not None and self.max_perplexity_ratio != bound:
             yield ("blocks",), "leaves nothing for max_perplexity_ratio to choose: set only one of them"

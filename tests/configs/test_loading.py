@@ -412,6 +412,20 @@ def test_the_default_ratio_makes_way_to_what_is_asked_for(tmp_path: Path, given:
     assert again == recipe.stages[0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{MINIMAL}  - {{kind: sparsify, blocks: 4}}\n",
+        "name: demo\nstages:\n  - {kind: train, architecture: {max_position_embeddings: 256}}\n"
+        "evaluation: {block_size: 256}\n",
+    ],
+)
+def test_a_run_goes_on_from_its_own_recipe(tmp_path: Path, text: str) -> None:
+    """It holds every default, also those that would be refused if they were asked for."""
+    recipe = load(tmp_path, text)
+    assert parse_recipe(resolved(recipe)) == recipe
+
+
 def test_resolved_holds_every_default(tmp_path: Path) -> None:
     document = resolved(load(tmp_path, f"{MINIMAL}  - kind: distill\n"))
     assert document["stages"][0]["training"]["steps"] == 300

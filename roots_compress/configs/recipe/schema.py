@@ -246,7 +246,9 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         return
     yield from context_faults(recipe, [limit] * (len(list(placed_stages(recipe))) + 1))
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
-    asked = "contexts" in recipe.evaluation.model_fields_set and recipe.stages[0].decodes
+    # Not whether they were given: a run's own recipe holds every default, and goes on.
+    usual = type(recipe.evaluation).model_fields["contexts"].default
+    asked = recipe.evaluation.contexts != usual and recipe.stages[0].decodes
     if asked and recipe.evaluation.decode_tokens < limit < longest:
         yield (
             ("evaluation", "contexts"),
