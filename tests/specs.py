@@ -18,6 +18,7 @@ from roots_compress.models.ops.heads import (
     Seq2SeqHead,
 )
 from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Clamp, Moe
 from roots_compress.models.ops.stream import LayerInputs
@@ -143,6 +144,29 @@ def experts_beside() -> ModelSpec:
     return tiny_config().spec.with_layers((layer, layer))
 
 
+def shared_expert() -> ModelSpec:
+    """Return one with experts, and one more that all tokens go through, weighed by a sigmoid."""
+    norm = Norm()
+    attention, _ = tiny_config().spec.layers[0]
+    layer = (
+        attention,
+        Sublayer(op=Mlp(channels=40, weighed=True), pre_norm=norm, parallel=True),
+        Sublayer(op=Moe(experts=4, chosen=2, channels=24), pre_norm=norm, shares_norm=True),
+    )
+    return tiny_config().spec.with_layers((layer, layer))
+
+
+def beside_attention() -> ModelSpec:
+    """Return one whose attention and Mamba-2 read one norm, and are added."""
+    norm = Norm()
+    sizes = {"key_heads": 2, "value_heads": 4, "key_dim": 6, "value_dim": 8, "kernel": 4}
+    op = Mamba2(bias=True, normalised=False, **sizes)
+    attention, mlp = tiny_config().spec.layers[0]
+    mamba = Sublayer(op=op, pre_norm=norm, shares_norm=True)
+    layer = (changed(attention, parallel=True), mamba, mlp)
+    return tiny_config().spec.with_layers((layer, layer))
+
+
 def clamped(*, head_dim: int = 8, channels: int = 24) -> ModelSpec:
     """Return one with sinks, and with experts that have biases and bounds."""
     spec = with_experts(channels=channels, bias=True, clamp=Clamp(limit=1.0))
@@ -188,6 +212,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
     "shared keys": {"spec": sharing()},
     "experts beside": {"spec": experts_beside()},
+    "shared expert": {"spec": shared_expert()},
+    "attention beside Mamba-2": {"spec": beside_attention()},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
@@ -199,6 +225,8 @@ KINDS: dict[str, ModelSpec] = {
     "linear attention": remembering(),
     "shared keys": sharing(),
     "sinks, clamped experts": clamped(),
+    "shared expert": shared_expert(),
+    "attention beside Mamba-2": beside_attention(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(
         rope=Rope(rotary_dim=4), qk_norm=OVER_PROJECTIONS

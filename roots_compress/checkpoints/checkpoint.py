@@ -37,7 +37,7 @@ from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.new_head import labelled
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.rope import OLD_TABLES
-from roots_compress.families.tensors import to_roots
+from roots_compress.families.tensors import multiplied, to_roots
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
@@ -217,7 +217,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         family=family.model_type,
         where=info.path,
     )
-    return config, tensors
+    return config, multiplied(tensors, family.factors(info.config))
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:

@@ -56,12 +56,14 @@ class Family:
         rules: the place of each tensor that a model of this specification has.
         prefix: what stands before most names, and which some checkpoints leave out.
         headed: what names begin with that never have the prefix.
-        ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
+        ignored: tensors that checkpoints carry and nothing reads: `{}` is a layer's number, or an expert's.
         copies: names under which a tensor may be stored too, or alone, by its name: what shares a tensor in
             transformers' class.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
         computed: the tensors that several of the source's make together, by its specification and its
             configuration; of a model that is written, nothing need be said by the latter.
+        factors: what a configuration multiplies what linear layers read or give by, which their weights take
+            in: for each, by its name within a layer, the factors on its weight and on its bias.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """
@@ -77,6 +79,7 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
     computed: Callable[[ModelSpec, Mapping[str, Any]], Sequence[Computed]] = lambda _spec, _config: ()
+    factors: Callable[[Mapping[str, Any]], Mapping[str, tuple[float, float]]] = lambda _: {}
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
     def read_config(self, switches: Switches) -> ModelSpec:

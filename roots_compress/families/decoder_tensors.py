@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from roots_compress.families.base import Computed, Rule
-from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Stacked, Transform
+from roots_compress.families.transforms import ByHead, Copy, Pairs, Parts, Rows, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.linear_attention import LinearAttention
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec, Norm
@@ -29,6 +30,7 @@ def decoder_rules(
     gain: Transform | None = None,
     paired: bool = False,
     by_head: bool = False,
+    by_key_head: Collection[str] = (),
     computed: Sequence[Computed] = (),
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
@@ -42,6 +44,7 @@ def decoder_rules(
         gain: what is done to the gains of norms, if they are not stored as they are.
         paired: whether rotary positions turn adjacent channels.
         by_head: whether the rows of attention's matrices that are one lie head by head.
+        by_key_head: the family's names of matrices of linear attention whose rows lie key head by key head.
         computed: the places of tensors of the layers that are left out here.
     """
     outer, gain = outer or {}, gain or Copy()
@@ -59,7 +62,10 @@ def decoder_rules(
         for name, norm in norms.items():
             rules += norm_rules(theirs + names.get(name, name), ours + name, norm, gain)
         for sublayer in layer:
-            for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired, by_head=by_head):
+            found = _block_rules(
+                sublayer, spec.width, names, gain, paired=paired, by_head=by_head, by_key_head=by_key_head
+            )
+            for rule in found:
                 targets = tuple(ours + each for each in rule.targets)
                 rules.append(Rule(theirs + rule.source, targets, rule.transform))
         yield from (rule for rule in rules if made.isdisjoint(rule.targets))
@@ -82,6 +88,7 @@ def _block_rules(
     *,
     paired: bool,
     by_head: bool,
+    by_key_head: Collection[str],
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a block within its layer."""
     op = sublayer.op
@@ -89,41 +96,49 @@ def _block_rules(
     turned = {f"{sublayer.name}.{each}_proj" for each in "qk"}
     for theirs, ours in _joined(matrices, names).items():
         transform: Transform = Copy()
+        changes: tuple[Transform, ...] = ()
         if len(ours) > 1 and isinstance(op, Moe):
             transform = Stacked(op.experts, len(ours) // op.experts)
         elif len(ours) > 1 and by_head and isinstance(op, Attention):
             # Where keys and values are among them, a group has its query heads' rows first.
             heads = op.kv_heads if f"{sublayer.name}.k_proj" in ours else op.heads
             transform = ByHead(heads, tuple(matrices[each].rows // heads for each in ours))
-        elif len(ours) > 1:
-            transform = Rows(tuple(matrices[each].rows for each in ours))
-        elif paired and isinstance(op, Attention) and op.rope is not None and ours[0] in turned:
-            transform = Pairs(op.head_dim, op.rope.rotary_dim or op.head_dim)
+        elif len(ours) > 1 and theirs in by_key_head and isinstance(op, LinearAttention):
+            transform = ByHead(op.key_heads, tuple(matrices[each].rows // op.key_heads for each in ours))
+        else:
+            if paired and isinstance(op, Attention) and op.rope is not None:
+                pairs = Pairs(op.head_dim, op.rope.rotary_dim or op.head_dim)
+                changes = tuple(pairs if each in turned else Copy() for each in ours)
+                transform = changes[0]
+            if len(ours) > 1:
+                rows = Rows(tuple(matrices[each].rows for each in ours))
+                transform = Parts(rows, changes) if changes else rows
         for part in ("weight", "bias") if matrices[ours[0]].bias else ("weight",):
             yield Rule(f"{theirs}.{part}", tuple(f"{each}.{part}" for each in ours), transform)
-    if isinstance(op, Moe):
+    if isinstance(op, Moe) or (isinstance(op, Mlp) and op.weighed):
         router = f"{sublayer.name}.router"
         for part in ("weight", "bias") if op.bias else ("weight",):
             yield Rule(f"{names.get(router, 'mlp.gate')}.{part}", (f"{router}.{part}",))
-        if op.selection_bias:
+        if isinstance(op, Moe) and op.selection_bias:
             name = f"{sublayer.name}.selection_bias"
             yield Rule(names.get(name, name), (name,))
     if isinstance(op, Attention) and op.qk_norm is not None:
         for name in (f"{sublayer.name}.{each}_norm" for each in ("qk" if op.made else "q")):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
     if isinstance(op, Attention) and op.sinks:
-        yield Rule(f"{sublayer.name}.sinks", (f"{sublayer.name}.sinks",))
+        name = f"{sublayer.name}.sinks"
+        yield Rule(names.get(name, name), (name,))
     if isinstance(op, LinearAttention):
-        block = names.get(sublayer.name, sublayer.name)
+        name, block = sublayer.name, names.get(sublayer.name, sublayer.name)
         for part in ("weight", "bias") if op.bias else ("weight",):
-            convs = tuple(f"{sublayer.name}.{letter}_conv.{part}" for letter in op.streams)
-            yield Rule(f"{block}.conv1d.{part}", convs, Rows(op.convolved))
-        for name in (*op.vectors, "norm.weight"):
-            yield Rule(f"{block}.{name}", (f"{sublayer.name}.{name}",))
+            convs = tuple(f"{name}.{letter}_conv.{part}" for letter in op.streams)
+            yield Rule(f"{names.get(f'{name}.conv1d', f'{block}.conv1d')}.{part}", convs, Rows(op.convolved))
+        for each in (*op.vectors, *(("norm.weight",) if op.normed else ())):
+            yield Rule(names.get(f"{name}.{each}", f"{block}.{each}"), (f"{name}.{each}",))
     if isinstance(op, ShortConv):
+        name = f"{sublayer.name}.conv"
         for part in ("weight", "bias") if op.bias else ("weight",):
-            name = f"{sublayer.name}.conv.{part}"
-            yield Rule(name, (name,))
+            yield Rule(f"{names.get(name, name)}.{part}", (f"{name}.{part}",))
 
 
 def _joined(ours: Mapping[str, object], names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from roots_compress.families.decoder import each_sublayer
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.base import OpSpec, changed
+from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Sublayer
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.spec import Layer, ModelSpec, Norm
 
+SHARED_NAMES = {
+    "shared_mlp_pre_norm": "post_attention_layernorm",
+    **{f"shared_mlp.{name}_proj": f"mlp.shared_expert.{name}_proj" for name in ("gate", "up", "down")},
+    "shared_mlp.router": "mlp.shared_expert_gate",
+}
+"""Modules of a layer with an expert that all tokens go through, as Qwen calls them."""
+STACKED_NAMES = {
+    "mlp.experts.{}.gate_proj": "mlp.experts.gate_up_proj",
+    "mlp.experts.{}.up_proj": "mlp.experts.gate_up_proj",
+    "mlp.experts.{}.down_proj": "mlp.experts.down_proj",
+}
+"""Experts' matrices where they are stacked; the names of such tensors do not end in `.weight`."""
 TRAINING = ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 
 
@@ -60,3 +73,84 @@ def without_experts(spec: ModelSpec, key: str) -> tuple[ModelSpec, dict[str, Any
     mlp = Mlp(channels=moe.channels, activation=moe.activation)
     plain = each_sublayer(spec, lambda each: changed(each, op=mlp) if isinstance(each.op, Moe) else each)
     return plain, {key: moe.experts, "num_experts_per_tok": moe.chosen}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Experts, and one more that all tokens go through.
+
+    Attributes:
+        moe: the experts that are chosen.
+        mlp: the one for all.
+    """
+
+    moe: Moe
+    mlp: Mlp
+
+    def layer(self, mixer: OpSpec, norm: Norm) -> Layer:
+        """Return a layer of a block that reads other tokens and these, each behind a norm."""
+        before = {"pre_norm": norm}
+        return (
+            Sublayer.model_validate({"op": mixer, **before}),
+            Sublayer(op=self.mlp, pre_norm=norm, parallel=True),
+            Sublayer(op=self.moe, pre_norm=norm, shares_norm=True),
+        )
+
+
+def read_shared(
+    switches: Switches,
+    activation: Activation,
+    *,
+    experts: int,
+    chosen: int,
+    channels: tuple[int, int],
+    renormalise: bool | None,
+) -> Shared:
+    """Take what a Qwen says of experts, one of which all tokens go through.
+
+    Args:
+        switches: the configuration.
+        activation: of all.
+        experts: the default of how many there are.
+        chosen: the default of the experts that a token goes through.
+        channels: the defaults of each expert's, and of that for all.
+        renormalise: the default of whether the chosen experts' weights are divided by their sum; None where
+            they are, and no key says it.
+    """
+    for unread in TRAINING:
+        switches.take(unread)
+    divided = True if renormalise is None else switches.flag("norm_topk_prob", renormalise)
+    return Shared(
+        Moe(
+            experts=switches.number("num_experts", experts),
+            chosen=switches.number("num_experts_per_tok", chosen),
+            channels=switches.number("moe_intermediate_size", channels[0]),
+            activation=activation,
+            renormalise=divided,
+        ),
+        Mlp(
+            channels=switches.number("shared_expert_intermediate_size", channels[1]),
+            activation=activation,
+            weighed=True,
+        ),
+    )
+
+
+def write_shared(spec: ModelSpec, renormalise: bool) -> dict[str, Any]:
+    """Return the keys that `read_shared` takes; `renormalise` says whether there is one of that.
+
+    Raises:
+        ValueError: the model has no experts, or none that all tokens go through.
+    """
+    ops = [op for _, op in spec.blocks()]
+    moe = next((op for op in ops if isinstance(op, Moe)), None)
+    mlp = next((op for op in ops if isinstance(op, Mlp) and op.weighed), None)
+    if moe is None or mlp is None:
+        raise ValueError("it has no experts, or none that all tokens go through")
+    return {
+        "num_experts": moe.experts,
+        "num_experts_per_tok": moe.chosen,
+        "moe_intermediate_size": moe.channels,
+        "shared_expert_intermediate_size": mlp.channels,
+        **({"norm_topk_prob": moe.renormalise} if renormalise else {}),
+    }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import Shape, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.rope import FULL, read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
@@ -41,7 +42,8 @@ MROPE = ("mrope_section", "mrope_interleaved")
 """How positions of images differ; those of text are one number."""
 
 
-def _read(switches: Switches) -> ModelSpec:
+def read_hybrid(switches: Switches) -> tuple[Shape, list[OpSpec]]:
+    """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens."""
     shape = read_shape(
         switches,
         head_dim=256,
@@ -76,11 +78,13 @@ def _read(switches: Switches) -> ModelSpec:
         kernel=switches.number("linear_conv_kernel_dim", 4),
         eps=shape.norm.eps,
     )
+    return shape, [attention if each else linear for each in _attending(switches, shape.layers)]
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape, mixers = read_hybrid(switches)
     mlp = Mlp(channels=shape.channels)
-    attends = _attending(switches, shape.layers)
-    return decoder_spec(
-        shape, [pre_norm_layer(attention if each else linear, mlp, shape.norm) for each in attends]
-    )
+    return decoder_spec(shape, [pre_norm_layer(each, mlp, shape.norm) for each in mixers])
 
 
 def _attending(switches: Switches, layers: int) -> list[bool]:
@@ -95,7 +99,8 @@ def _attending(switches: Switches, layers: int) -> list[bool]:
     return [kind == FULL for kind in types]
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def write_hybrid(spec: ModelSpec) -> dict[str, Any]:
+    """Return the configuration of a Qwen3.5, as far as it does not depend on experts."""
     firsts = [layer[0].op for layer in spec.layers]
     linear = next((op for op in firsts if isinstance(op, GatedDeltaNet)), None)
     numbers = {}
@@ -114,17 +119,13 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES, gain=AddOne(), by_head=True)
-
-
 HALVES = [LINEAR, FULL]
 FAMILY = Family(
     "qwen3_5_text",
     "Qwen3_5ForCausalLM",
     _read,
-    _write,
-    _rules,
+    write_hybrid,
+    partial(decoder_rules, names=NAMES, gain=AddOne(), by_head=True),
     ignored=MTP,
     variants=(
         {"layer_types": HALVES},

@@ -20,13 +20,14 @@ CHANNELS = 6144
 """Of a plain feed-forward block, where a configuration does not say it."""
 
 
-def _dense_layers(switches: Switches) -> set[int]:
-    """Take the layers that are said to have a plain feed-forward block."""
+def read_sparse(switches: Switches, layers: int) -> list[bool]:
+    """Take which layers have experts: every so-manieth, but those that are named."""
     given = switches.take("mlp_only_layers")
     given = [] if given is None else given
     if not isinstance(given, list) or any(type(index) is not int for index in given):
         switches.refuse(f"mlp_only_layers is {shown(given)}; it must be a list of layers' numbers")
-    return set(given)
+    step = switches.number("decoder_sparse_step", 1)
+    return [index not in given and (index + 1) % step == 0 for index in range(layers)]
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -45,7 +46,7 @@ def _read(switches: Switches) -> ModelSpec:
         bias=bias,
         output_bias=output_bias,
     )
-    dense, step = _dense_layers(switches), switches.number("decoder_sparse_step", 1)
+    sparse = read_sparse(switches, shape.layers)
     for key in ("output_router_logits", "router_aux_loss_coef"):  # Of training.
         switches.take(key)
     mlp = Mlp(channels=shape.channels, activation=shape.activation)
@@ -56,10 +57,7 @@ def _read(switches: Switches) -> ModelSpec:
         activation=shape.activation,
         renormalise=switches.flag("norm_topk_prob", False),
     )
-    layers = [
-        pre_norm_layer(attention, mlp if index in dense or (index + 1) % step else moe, shape.norm)
-        for index in range(shape.layers)
-    ]
+    layers = [pre_norm_layer(attention, moe if each else mlp, shape.norm) for each in sparse]
     return decoder_spec(shape, layers)
 
 

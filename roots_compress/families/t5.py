@@ -171,7 +171,7 @@ def t5_family(
         partial(_write, scaled=scaled),
         _rules,
         prefix="",
-        ignored=("decoder.block.{}.layer.1.EncDecAttention.relative_attention_bias.weight",),
+        ignored=("decoder.block.{}.layer.{}.EncDecAttention.relative_attention_bias.weight",),
         copies=SHARED,
         variants=variants,
     )

@@ -13,7 +13,8 @@ from roots_compress.errors import InputError
 from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.models.spec import ModelSpec
 
-LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+NUMBER = re.compile(r"\.\d+(?=\.)")
+IN_LAYER = re.compile(r"^model\.layers\.\d+\.")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """How the first BERTs call the parts of a norm, as transformers reads them too."""
 OF_ADAPTERS = ("lora_", ".base_layer.", ".modules_to_save.", ".original_module.")
@@ -40,7 +41,7 @@ def to_roots(
         names: every tensor of the source.
         take: returns the tensor of a name.
         prefix: what may stand before a name, all of it or its last parts, and is left out of the rules.
-        ignored: names of tensors that nothing reads, `{}` in the place of a layer's number.
+        ignored: names of tensors that nothing reads, `{}` in the place of each number.
         computed: the tensors that several source tensors make together.
         copies: names under which the tensor of another name may be stored too, or alone.
         family: what it is called, and `where` the source, for messages.
@@ -77,12 +78,28 @@ def to_roots(
             read[place] = name
             rule = places[place]
             yield from zip(rule.targets, rule.transform.apply(take(name)), strict=True)
-        elif bare[name] not in joined and LAYER_NUMBER.sub(".{}.", bare[name], count=1) not in ignored:
+        elif bare[name] not in joined and NUMBER.sub(".{}", bare[name]) not in ignored:
             raise InputError(
                 f"tensor {name!r} has no place in this {family} model",
                 where=where,
                 remedy=_advice(name, prefix, places),
             )
+
+
+def multiplied(
+    tensors: Iterable[tuple[str, Tensor]], factors: Mapping[str, tuple[float, float]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors by their ROOTS names, those of linear layers times the factors on them.
+
+    Args:
+        tensors: with their names.
+        factors: on weight and bias, by the layers' names within a transformer layer.
+    """
+    for name, tensor in tensors:
+        layer, _, part = IN_LAYER.sub("", name).rpartition(".")
+        of_weight, of_bias = factors.get(layer, (1.0, 1.0))
+        factor = of_weight if part == "weight" else of_bias
+        yield name, tensor if factor == 1 else tensor.float() * factor
 
 
 def _bare(name: str, prefix: str) -> str:
@@ -115,8 +132,8 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
     written: dict[str, Tensor] = {}
     used: set[str] = set()
     for rule in family.rules(spec):
-        if not all(target in state for target in rule.targets):
-            continue
+        if not all(target in state for target in rule.targets) or used.issuperset(rule.targets):
+            continue  # Of several places of a tensor the first is written.
         prefix = "" if rule.source.startswith(family.headed) else family.prefix
         tensors = [state[target] for target in rule.targets]
         written[prefix + rule.source] = rule.transform.invert(tensors)

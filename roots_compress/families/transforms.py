@@ -132,6 +132,30 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A tensor's parts, each changed by a transform of its own.
+
+    Attributes:
+        cut: makes the parts.
+        changes: of each part, which stays one tensor.
+    """
+
+    cut: Transform
+    changes: tuple[Transform, ...]
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the changed parts."""
+        parts = self.cut.apply(tensor)
+        return [change.apply(part)[0] for change, part in zip(self.changes, parts, strict=True)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the parts as they were, joined."""
+        return self.cut.invert(
+            [change.invert([part]) for change, part in zip(self.changes, tensors, strict=True)]
+        )
+
+
+@dataclass(frozen=True)
 class Stacked:
     """Tensors of one shape, stacked along a new first axis; each may be several, joined along their rows.
 

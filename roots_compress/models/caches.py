@@ -12,20 +12,24 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionLayer,
+)
 
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.spec import ModelSpec
 
-FULL = Attention.keeps
+FULL, BOTH = Attention.keeps, "hybrid"
+"""transformers' names of layers that keep keys and values, and of those that keep another state too."""
 
 
-class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values: views of the filled part of two buffers."""
+class Preallocated(DynamicLayer):
+    """What keeps keys and values as views of the filled part of two buffers."""
 
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
+    capacity: int
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -46,6 +50,22 @@ class PreallocatedLayer(DynamicLayer):
         self._values[:, :, first:last] = value_states
         self.keys, self.values = self._keys[:, :, :last], self._values[:, :, :last]
         return self.keys, self.values
+
+
+class PreallocatedLayer(Preallocated):
+    """One layer's keys and values."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+
+class PreallocatedBoth(Preallocated, LinearAttentionAndFullAttentionLayer):
+    """One layer's keys and values, and the state of another of its blocks."""
+
+    def __init__(self, capacity: int) -> None:
+        LinearAttentionAndFullAttentionLayer.__init__(self)
+        self.capacity = capacity
 
 
 class StateLayer(LinearAttentionLayer):
@@ -90,12 +110,15 @@ def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
         spec: of the model.
         capacity: the most tokens that it is to hold; None where it grows with each.
     """
-    growing = DynamicLayer if capacity is None else lambda: PreallocatedLayer(capacity)
-    return LayerwiseCache([growing() if kind == FULL else StateLayer() for kind in layer_types(spec)])
+    if capacity is None:
+        made = {FULL: DynamicLayer, BOTH: LinearAttentionAndFullAttentionLayer}
+    else:
+        made = {FULL: lambda: PreallocatedLayer(capacity), BOTH: lambda: PreallocatedBoth(capacity)}
+    return LayerwiseCache([made.get(kind, StateLayer)() for kind in layer_types(spec)])
 
 
 def layer_types(spec: ModelSpec) -> list[str]:
     """Return what each layer of that stack keeps, by transformers' names of it."""
-    kept = [[each.op.keeps for each in layer if each.op.keeps is not None] for layer in spec.stack.layers]
+    kept = [{each.op.keeps for each in layer if each.op.keeps is not None} for layer in spec.stack.layers]
     # A layer without any such block keeps nothing either way.
-    return [names[0] if names else FULL for names in kept]
+    return [BOTH if len(names) > 1 else next(iter(names), FULL) for names in kept]

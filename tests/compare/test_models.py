@@ -68,6 +68,10 @@ LATER = [
     ("lfm2_moe", "llama3"),
     ("gemma4_text", "gemma"),
     ("falcon", "gpt2"),
+    ("qwen3_5_moe_text", "qwen2"),
+    ("qwen3_next", "qwen2"),
+    ("qwen2_moe", "qwen2"),
+    ("falcon_h1", "llama3"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

@@ -15,7 +15,7 @@ from roots_compress.export.graph import build_graph
 from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP
 from tests.export.quantized import with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
-from tests.specs import experts_beside, parallel, sharing
+from tests.specs import beside_attention, experts_beside, parallel, shared_expert, sharing
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -45,6 +45,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "parallel": {"spec": parallel()},
     "shared keys": {"spec": sharing(6)},
     "experts beside": {"spec": experts_beside()},
+    "shared expert": {"spec": shared_expert()},
+    "attention beside Mamba-2": {"spec": beside_attention()},
     "linear rope": {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
     "llama3 rope": {
         "rope_parameters": {

@@ -101,6 +101,18 @@ FIELDS: dict[str, dict[str, Any]] = {
         "mamba_n_heads": 4,
     },
 }
+_SHARED = {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+}
+FIELDS |= {
+    "qwen2_moe": _SHARED,
+    "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_state": 6},
+    "qwen3_next": {**FIELDS["qwen3_5_text"], **_SHARED},
+    "qwen3_5_moe_text": {**FIELDS["qwen3_5_text"], **_SHARED},
+}
 """What a family's tiny model needs besides the widths that all have."""
 SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
     "t5": {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},

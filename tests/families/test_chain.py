@@ -77,6 +77,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "lfm2": {**HEADS, "full_attn_idxs": [1, 3]},
     "lfm2_moe": {**HEADS, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "qwen3_5_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
+    "qwen3_5_moe_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
+    "qwen3_next": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
+    "qwen2_moe": {**HEADS},
+    "falcon_h1": {
+        **HEADS,
+        "hidden_size": 64,
+        "mamba_d_ssm": 64,
+        "mamba_n_groups": 2,
+        "mamba_d_state": 8,
+        "mlp_multipliers": [0.7, 0.4],
+    },
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
 QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
@@ -89,10 +100,23 @@ FURTHER_AXES = {
     "lfm2": {"conv_ratio": 0.25},
     "lfm2_moe": {"conv_ratio": 0.25},
     "qwen3_5_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
+    "qwen3_5_moe_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
+    "qwen3_next": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
+    "falcon_h1": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
     "granitemoehybrid": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
 }
 """Of blocks that few families have."""
-NARROWED = {"lfm2", "qwen3_5_text", "gpt_neox", "phi", "cohere2", "nemotron", "hunyuan_v1_dense"}
+NARROWED = {
+    "lfm2",
+    "qwen3_5_text",
+    "qwen2_moe",
+    "falcon_h1",
+    "gpt_neox",
+    "phi",
+    "cohere2",
+    "nemotron",
+    "hunyuan_v1_dense",
+}
 """Families whose residual stream is cut too, those with parallel blocks or new norms among them."""
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
 RECIPES = {"gemma3": "gemma3_text", "phi3": "phi3", "qwen3-moe": "qwen3_moe"}

@@ -65,7 +65,7 @@ def linear_attention(
         given_BTx = builder.cast(given_BTx, builder.dtype)
     given_Nx = builder.op("Reshape", given_BTx, builder.integers(-1, op.values))
     gate_Nx = builder.op("Mul", read["z"], builder.op("Sigmoid", read["z"]))
-    inner_Nx = kind.gated(given_Nx, gate_Nx, matrices.vector(f"{module}.norm.weight"))
+    inner_Nx = kind.gated(given_Nx, gate_Nx)
     given_NW = matrices.linear(f"{module}.out_proj", inner_Nx)
     return given_NW, last_inputs(builder, shared, seen_BSC, op.kernel), present_BHKV
 
@@ -133,9 +133,13 @@ class Kind:
         """Return what is read, for what the heads read and their values."""
         return given_BTx
 
-    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value) -> ir.Value:
         """Return what is read, normalised and multiplied by the gate."""
         raise NotImplementedError
+
+    def gain(self) -> ir.Value:
+        """Return that of the norm."""
+        return self.matrices.vector(f"{self.module}.norm.weight")
 
     def by_head(self, x_BTx: ir.Value, factor_H: ir.Value) -> ir.Value:
         """Return each head's channels times its factor, which may differ by token."""
@@ -161,9 +165,9 @@ class GatedDelta(Kind):
         rate_BTH = self.builder.op("Mul", rate_BTH, self.shared.real())
         return Heads(query_BTx, key_BTx, parts["v"], decay_BTH, rate_BTH)
 
-    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value) -> ir.Value:
         """Normalise what each head reads, then multiply it by the gate."""
-        return self.builder.op("Mul", self.normed(given_Nx, self.op.value_heads, weight), gate_Nx)
+        return self.builder.op("Mul", self.normed(given_Nx, self.op.value_heads, self.gain()), gate_Nx)
 
     def _unit(self, x_BTx: ir.Value, factor: float) -> ir.Value:
         """Return each head's channels divided by their length, times a factor.
@@ -190,12 +194,14 @@ class SelectiveStates(Kind):
         skipped_BTx = self.by_head(value_BTx, _float32(self.matrices, f"{self.module}.D"))
         return self.builder.op("Add", given_BTx, skipped_BTx)
 
-    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value, weight: ir.Value) -> ir.Value:
-        """Multiply by the gate, then normalise the heads of each key head."""
+    def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value) -> ir.Value:
+        """Multiply by the gate, then normalise the heads of each key head if there is a norm."""
         gated_Nx = self.builder.op("Mul", given_Nx, gate_Nx)
+        if not self.op.normed:
+            return gated_Nx
         ones = np.ones(self.op.values // self.op.key_heads, dtype=self.builder.dtype.numpy())
         plain = self.builder.vector(f"ones_{len(ones)}", ones)
-        return self.builder.op("Mul", self.normed(gated_Nx, self.op.key_heads, plain), weight)
+        return self.builder.op("Mul", self.normed(gated_Nx, self.op.key_heads, plain), self.gain())
 
 
 KINDS: dict[type[LinearAttention], type[Kind]] = {GatedDeltaNet: GatedDelta, Mamba2: SelectiveStates}

@@ -27,7 +27,10 @@ def mlp(matrices: Matrices, op: Mlp, module: str, x_NW: ir.Value) -> ir.Value:
     else:
         gate_NF, up_NF = (matrices.linear(name, x_NW) for name in projections)
         inner_NF = builder.op("Mul", activate(builder, op.activation, gate_NF), up_NF)
-    return matrices.linear(f"{module}.down_proj", inner_NF)
+    given_NW = matrices.linear(f"{module}.down_proj", inner_NF)
+    if not op.weighed:
+        return given_NW
+    return builder.op("Mul", given_NW, builder.op("Sigmoid", matrices.linear(f"{module}.router", x_NW)))
 
 
 def activate(builder: GraphBuilder, activation: Activation | Literal["tanh"], x: ir.Value) -> ir.Value:

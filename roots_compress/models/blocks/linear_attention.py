@@ -41,7 +41,8 @@ class LinearAttentionBlock(Block):
         for name in spec.vectors:
             self.register_parameter(name, nn.Parameter(torch.ones(spec.value_heads)))
         self.A_log = nn.Parameter(torch.empty(spec.value_heads).uniform_(1, 16).log())
-        self.norm = nn.RMSNorm(spec.normed, eps=spec.eps)
+        if spec.normed:
+            self.norm = nn.RMSNorm(spec.normed, eps=spec.eps)
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the block's contribution to the residual stream, `BTW`."""
@@ -141,8 +142,10 @@ class Mamba2Block(LinearAttentionBlock):
         return Heads(query, key, value * step[..., None], decay, None)
 
     def gated(self, given_BHTV: Tensor, value_BHTV: Tensor, gate_BTx: Tensor) -> Tensor:
-        """Add the values themselves, multiply by the gate, then normalise the heads of each key head."""
+        """Add the values themselves, multiply by the gate, and normalise the heads of each key head."""
         given_BHTV = given_BHTV + self.D.float()[:, None, None] * value_BHTV
-        gated_BTx = given_BHTV.transpose(1, 2).flatten(2).to(self.norm.weight.dtype) * gate_BTx
+        gated_BTx = given_BHTV.transpose(1, 2).flatten(2).to(gate_BTx.dtype) * gate_BTx
+        if not self.spec.normalised:
+            return gated_BTx
         grouped = gated_BTx.unflatten(-1, (self.spec.key_heads, -1))
         return F.rms_norm(grouped, grouped.shape[-1:], eps=self.spec.eps).flatten(2) * self.norm.weight

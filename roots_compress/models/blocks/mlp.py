@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,10 +28,15 @@ class MlpBlock(Block):
     up_proj: nn.Module
     down_proj: nn.Module
 
+    def add_holders(self, config: Any) -> None:
+        """Add what its weight is made by, if it is weighed."""
+        if self.spec.weighed:
+            self.router = nn.Linear(config.hidden_size, 1, bias=False)
+
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the block's contribution to the residual stream, `BTW`."""
         out_BTW: Tensor = self.down_proj(self.inner(x_BTW, context))
-        return out_BTW
+        return out_BTW * self.router(x_BTW).sigmoid() if self.spec.weighed else out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the down projection reads, `BTC` for C channels."""
@@ -39,5 +45,6 @@ class MlpBlock(Block):
         return activation(self.gate_proj(x_BTW)) * up_BTC if self.spec.gated else activation(up_BTC)
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return the block's own forward: a channel is a column of down and a row of up and of gate."""
-        return self.contribution(x_BTW, Context({}, {}))
+        """Return what it gives unweighed: a channel is a column of down and a row of up and of gate."""
+        out_BTW: Tensor = self.down_proj(self.inner(x_BTW, Context({}, {})))
+        return out_BTW

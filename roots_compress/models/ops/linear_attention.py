@@ -85,7 +85,7 @@ class LinearAttention(OpSpec):
 
     @property
     def normed(self) -> int:
-        """Numbers in the gain of the norm."""
+        """Numbers in the gain of the norm; 0 where there is none."""
         raise NotImplementedError
 
     def rows(self, letter: str) -> int:
@@ -189,8 +189,14 @@ class Mamba2(LinearAttention):
     scalars: ClassVar[tuple[str, ...]] = ("a_proj",)
     segments: ClassVar[tuple[tuple[str, ...], ...]] = (("z",), ("v", "k", "q"), ("a",))
     vectors: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias", "D")
+    normalised: bool = True
+    """Whether there is that norm."""
 
     @property
     def normed(self) -> int:
         """Each channel has a gain."""
-        return self.values
+        return self.values if self.normalised else 0
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return what all linear attention has, and whether there is a norm."""
+        return (*super().form(), self.normalised)

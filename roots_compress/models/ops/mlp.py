@@ -31,6 +31,14 @@ class Mlp(OpSpec):
     activation: Activation = "silu"
     gated: bool = True
     bias: bool = False
+    weighed: bool = False
+    """Whether what it gives is multiplied by the sigmoid of a projection of what it reads to one number, as
+    of an expert that all tokens go through."""
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "shared_mlp" if self.weighed else "mlp"
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -56,11 +64,20 @@ class Mlp(OpSpec):
             Input(("down_proj",), ("up_proj",) if scalable else (), writes=True),
         )
 
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Gate and up, and what its weight is made by."""
+        return (*super().readers, *(("router",) if self.weighed else ()))
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers it holds, those that its weight is made by among them."""
+        return super().parameters(width) + width * self.weighed
+
     def cut(self, axis: str, units: int) -> Mlp:
         """Return it with so many channels."""
         assert axis == "mlp_channels", axis
         return changed(self, channels=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the activation, and whether there is a gate."""
-        return (self.kind, self.activation, self.gated)
+        """Return the activation, and whether there is a gate, and a weight."""
+        return (self.kind, self.activation, self.gated, self.weighed)

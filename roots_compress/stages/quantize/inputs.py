@@ -84,7 +84,9 @@ def bound_inputs(half: Half) -> Iterator[BoundInput]:
         others: dict[str, list[nn.Linear]] = {}
         if each.of_stream and half.pre_norm is not None and half.norm_owner == half.name:
             makers.append(half.pre_norm)
-            others = {
+            own = [name for name in half.block.spec.readers if name not in each.consumers]
+            others = {f"{half.name}.{name}": [half.block.linear(name)] for name in own}
+            others |= {
                 f"{name}.{block.spec.readers[0]}": block.readers() for name, block in half.sharing.items()
             }
         yield BoundInput(

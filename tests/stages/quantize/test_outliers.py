@@ -50,6 +50,7 @@ FOLDABLE = {
     "linear attention": 7,
     "experts": 2 * (2 + 4),
     "shared keys": 4 * (1 + 2),
+    "shared expert": 2 * (2 + 2 + 4),
     "sinks, clamped experts": 4,
 }
 """Inputs that can take a scale on, where they are not all eight."""

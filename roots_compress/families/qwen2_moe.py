@@ -1,0 +1,83 @@
+"""Qwen2-MoE and Qwen1.5-MoE: Qwen 2 with experts, one of which all tokens go through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import write_decoder
+from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
+from roots_compress.families.experts import SHARED_NAMES, Shared, read_shared, write_shared
+from roots_compress.families.qwen3_moe import read_sparse
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import Layer, ModelSpec
+
+CHANNELS = (1408, 5632)
+"""Of each expert, and of the one that all tokens go through, where a configuration does not say them."""
+
+
+def _windows(switches: Switches, layers: int) -> Sequence[int | None]:
+    """Take each layer's window: transformers writes 0 where there is none."""
+    window, first = switches.take("sliding_window", 4096) or None, switches.said("max_window_layers", 28)
+    if not switches.flag("use_sliding_window", False):
+        window = None
+    if type(first) is not int or not isinstance(window, int | None):
+        switches.refuse(f"sliding_window is {shown(window)}, and max_window_layers {shown(first)}")
+    slides = [index % 2 == 0 and index < first for index in range(layers)]
+    return switches.typed_windows(window, layers, slides)
+
+
+def _read(switches: Switches) -> ModelSpec:
+    switches.renamed("num_local_experts", "num_experts")
+    spec = read_decoder(
+        switches, windows=_windows, biases="qkv", kv_heads=16, null_kv_heads=True, context=32768
+    )
+    _, mlp = spec.layers[0]
+    assert isinstance(mlp.op, Mlp)
+    shared = read_shared(
+        switches, mlp.op.activation, experts=60, chosen=4, channels=CHANNELS, renormalise=False
+    )
+    sparse = read_sparse(switches, len(spec.layers))
+    return spec.with_layers(with_shared(spec.layers, shared, sparse))
+
+
+def with_shared(layers: tuple[Layer, ...], shared: Shared, sparse: list[bool]) -> tuple[Layer, ...]:
+    """Return layers with experts in the place of the feed-forward block, where there are any."""
+    found = []
+    for layer, has_experts in zip(layers, sparse, strict=True):
+        mixer, mlp = layer
+        assert mlp.pre_norm is not None
+        found.append(shared.layer(mixer.op, mlp.pre_norm) if has_experts else layer)
+    return tuple(found)
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    dense = [index for index, layer in enumerate(spec.layers) if len(layer) == 2]
+    plain = next((spec.layers[index][1].op for index in dense), None)
+    width = {"intermediate_size": plain.channels} if isinstance(plain, Mlp) else {}
+    written = write_decoder(spec, windows="by_layer")
+    return {**written, **write_shared(spec, True), **width, "mlp_only_layers": dense}
+
+
+FAMILY = Family(
+    "qwen2_moe",
+    "Qwen2MoeForCausalLM",
+    _read,
+    _write,
+    partial(decoder_rules, names={**NORM_NAMES, **SHARED_NAMES}),
+    variants=(
+        {},
+        {"num_experts_per_tok": 1, "tie_word_embeddings": True},
+        {"num_experts_per_tok": 3, "norm_topk_prob": True},
+        {"num_key_value_heads": 1, "shared_expert_intermediate_size": 20},
+        {"mlp_only_layers": [1]},
+        {"decoder_sparse_step": 2, "norm_topk_prob": True},
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+        {"num_experts": 7, "moe_intermediate_size": 20, "hidden_act": "gelu"},
+    ),
+)
