@@ -22,7 +22,8 @@ from roots_compress.checkpoints.weight_files import (
 )
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.families.gguf.families import GGUF_FAMILIES
-from roots_compress.families.gguf.spec import read_gguf_spec
+from roots_compress.families.gguf.spec import read_gguf_spec, without_guesses
+from roots_compress.families.refused import FROM_FOLDERS, refusal
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import read_gguf
@@ -196,13 +197,16 @@ def _by_number(path: Path) -> tuple[int, str]:
 
 
 def _inspect_gguf(path: Path) -> SourceInfo:
-    model = read_gguf(path)
+    model = without_guesses(read_gguf(path))
     if model.architecture not in GGUF_FAMILIES:
         raise InputError(
             f"has the GGUF architecture {model.architecture!r}, not one of {', '.join(GGUF_FAMILIES)}"
-            + did_you_mean(model.architecture, list(GGUF_FAMILIES)),
+            + (refusal(model.architecture) or did_you_mean(model.architecture, list(GGUF_FAMILIES))),
             where=path,
-            remedy="Use the model's Hugging Face directory if its family is supported.",
+            remedy="Use the model's Hugging Face directory, from which its family is read."
+            if model.architecture in FROM_FOLDERS
+            else "Take a model of an architecture that is read, or the model's Hugging Face directory if its "
+            "family is.",
         )
     spec = read_gguf_spec(model)
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
@@ -269,9 +273,11 @@ def _model_type(config: Mapping[str, Any], where: Path) -> str:
         )
     if model_type not in known:
         raise InputError(
-            f"model_type {model_type!r} is not supported{did_you_mean(model_type, known)}",
+            f"model_type {model_type!r} is not supported"
+            + (refusal(model_type) or did_you_mean(model_type, known)),
             where=where,
-            remedy=f"Supported are {', '.join(known)}; docs/how/extending.md says how a family is added.",
+            remedy=f"Take a model of one of {', '.join(known)}; docs/how/extending.md says how a family is "
+            "added.",
         )
     return model_type
 

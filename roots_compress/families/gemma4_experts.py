@@ -16,8 +16,8 @@ EXPERTS = (
 )
 
 
-def experts_beside(spec: ModelSpec) -> list[Computed]:
-    """Return the place of each layer's experts.
+def experts_beside(spec: ModelSpec, names: Sequence[str] = EXPERTS, layers: str = "layers") -> list[Computed]:
+    """Return the place of each layer's experts; `names` are the source's, as in `EXPERTS`.
 
     The norm before the experts becomes the router's too: its gain goes into the experts' matrices, and the
     router's into the router's. The factor on what an expert gives goes into its last matrix.
@@ -26,10 +26,10 @@ def experts_beside(spec: ModelSpec) -> list[Computed]:
     for place, op in spec.blocks():
         if not isinstance(op, Moe):
             continue
-        theirs, ours = f"layers.{place.layer}.", spec.path(place)
+        theirs, ours = f"{layers}.{place.layer}.", spec.path(place)
         matrices = [f"{ours}.{name}.weight" for name in op.matrices(spec.width)]
         targets = (*matrices, f"{ours}.router.weight", f"{ours}_pre_norm.weight")
-        sources = tuple(theirs + name for name in EXPERTS)
+        sources = tuple(theirs + name for name in names)
         make = partial(_made, sources, op, spec.width)
         found.append(Computed(sources, targets, make, partial(_stacked, sources)))
     return found

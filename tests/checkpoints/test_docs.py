@@ -70,4 +70,4 @@ def test_table_of_families_is_complete() -> None:
 
 def test_gguf_families_are_named() -> None:
     sentence = section("What can be imported").split("GGUF files of")[1].split("are dequantized")[0]
-    assert tuple(re.findall(r"`(\w+)`", sentence)) == tuple(GGUF_FAMILIES)
+    assert tuple(re.findall(r"`([\w-]+)`", sentence)) == tuple(GGUF_FAMILIES)

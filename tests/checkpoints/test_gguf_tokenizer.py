@@ -57,6 +57,13 @@ def sentencepiece(path: Path, pieces: dict[str, float], **more: Any) -> Any:
     )
 
 
+def merged(path: Path, pieces: Sequence[str], merges: list[str], **more: Any) -> Any:
+    """Return the tokenizer of a vocabulary whose merges join characters within lines."""
+    tokens = ["<bos>", "<eos>", "<turn|>", *SPM_BYTES, *pieces]
+    types = [CONTROL, CONTROL, USER_DEFINED, *[BYTE] * 256, *[NORMAL] * len(pieces)]
+    return gguf_tokenizer(write(path, "gemma4", tokens, types, merges=merges, bos_token_id=0, **more))
+
+
 def words(tokenizer: Any, text: str) -> list[str]:
     tokens: list[str] = tokenizer.tokenize(text)
     return tokens
@@ -201,7 +208,7 @@ def test_equal_scores_are_joined_from_the_left(tmp_path: Path) -> None:
         ("llama", {}, "tokenizer.ggml.scores"),
         *[
             (model, {}, f"tokenizer.ggml.model is '{model}'")
-            for model in ("bert", "t5", "rwkv", "none", "gemma4")
+            for model in ("bert", "t5", "rwkv", "none", "plamo2")
         ],
     ],
 )
@@ -271,3 +278,26 @@ def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, v
     writer.close()
     with pytest.raises(InputError, match=key):
         gguf_tokenizer(tmp_path / "m.gguf")
+
+
+LETTERS = ["\u2581", "a", "b", "\n", "ab", "\u2581a", "\u2581ab", "\n\n"]
+JOINS = ["a b", "\u2581 a", "\u2581a b", "\u2581 ab", "\n \n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ab ab", ["<bos>", "ab", "\u2581ab"]),
+        ("b a", ["<bos>", "b", "\u2581a"]),
+        ("ab\n\n ab", ["<bos>", "ab", "\n\n", "\u2581ab"]),
+        ("a\nb", ["<bos>", "a", "\n", "b"]),
+        ("\u00e9a", ["<bos>", "<0xC3>", "<0xA9>", "a"]),
+        ("a<turn|>b", ["<bos>", "a", "<turn|>", "b"]),
+    ],
+)
+def test_characters_are_merged_within_lines(text: str, expected: list[str], tmp_path: Path) -> None:
+    """The ids are those of llama.cpp (of 2026-11, run by hand), BOS before every text among them."""
+    tokenizer = merged(tmp_path / "m.gguf", LETTERS, JOINS, add_bos_token=False)
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == expected
+    assert tokenizer.decode(ids[1:]) == text

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +20,9 @@ from safetensors.torch import save_file
 from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError
+from roots_compress.families.gguf.families import GGUF_FAMILIES
+from roots_compress.families.refused import FROM_FOLDERS, GGUF_NAMES, REFUSED, Refused
+from roots_compress.families.registry import FAMILIES
 from roots_compress.io.safetensors_header import read_header
 from roots_compress.models.limits import Limits
 from tests.families.gguf_files import gguf_model, write_gguf
@@ -409,3 +414,35 @@ def test_a_directory_of_gguf_files_names_them(roots: Path) -> None:
     assert str(roots / "m.gguf") in str(refusal(roots).remedy)
     (roots / "config.json").unlink()
     assert str(roots / "m.gguf") in str(refusal(roots).remedy)
+
+
+@pytest.mark.parametrize(("name", "refused"), REFUSED.items())
+def test_a_model_that_people_ask_for_is_refused_with_the_nearest(
+    name: str, refused: Refused, tmp_path: Path
+) -> None:
+    assert name not in FAMILIES
+    assert refused.nearest in FAMILIES
+    save_source(source_model("llama"), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": name}))
+    with pytest.raises(InputError, match="nearest family that is read is") as caught:
+        inspect_source(tmp_path)
+    assert refused.why in caught.value.message
+    assert "is added" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [("deepseek2", "latent"), ("bloom", "ALiBi"), ("bert", "Hugging Face directory, from which")],
+)
+def test_a_gguf_of_such_a_model_is_refused_alike(architecture: str, said: str, tmp_path: Path) -> None:
+    assert not ({*GGUF_NAMES, *FROM_FOLDERS} & {*GGUF_FAMILIES})
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", architecture)
+    writer.add_tensor("token_embd.weight", np.ones((2, 2), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError) as caught:
+        inspect_source(tmp_path / "m.gguf")
+    assert said in f"{caught.value.message} {caught.value.remedy}"

@@ -3,7 +3,7 @@
 Each name stands for patterns that are applied one after the other, each within the pieces that the ones
 before it left: what a pattern matches becomes a piece, and so does what lies between two matches. The
 patterns are those of llama.cpp itself, with case folded for ASCII letters only, as it does. Left out are
-names whose rules are no patterns (`kimi-k2`, `afmoe`, `tiny_aya`) or whose tokens are not bytes (`gemma4`).
+names whose rules are no patterns (`kimi-k2`, `afmoe`, `tiny_aya`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """The tokenizer of a GGUF file, built from its metadata by llama.cpp's rules.
 
 Every token keeps its number and spelling, and nothing is added: ids are those of llama.cpp with its special
-tokens parsed, as in a prompt. Two kinds of vocabulary can be read: `gpt2`, byte-level merges within words
-(`gguf_splits.py`), and `llama`, SentencePiece's merges by score over the whole text, with bytes for what is
-no token. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the keys.
+tokens parsed, as in a prompt. Three kinds of vocabulary can be read: `gpt2`, byte-level merges within words
+(`splits.py`); `llama`, SentencePiece's merges by score over the whole text, with bytes for what is no token;
+and `gemma4`, merges of characters within lines, with such bytes.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -122,6 +123,11 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         rules = _rules(vocabulary)
         backend, opens = _byte_level(vocabulary, rules), rules.add_bos
         special = {name: vocabulary.token_id(key) for name, key in SPECIAL.items()}
+    elif kind == "gemma4":
+        # llama.cpp opens texts of this kind with BOS whatever the file says.
+        vocabulary = replace(vocabulary, metadata={**vocabulary.metadata, KEY + "add_bos_token": True})
+        backend, opens = _merged(vocabulary), True
+        special = {name: vocabulary.token_id(key) for name, key in SPECIAL.items()}
     elif kind == "llama":
         backend, opens = _sentencepiece(vocabulary), True
         special = {
@@ -130,7 +136,7 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         }
     else:
         vocabulary.refuse(
-            f"{KEY}model is {kind!r}; tokenizers of the kinds 'gpt2' and 'llama' can be read"
+            f"{KEY}model is {kind!r}; tokenizers of the kinds 'gpt2', 'llama' and 'gemma4' can be read"
             if kind is not None
             else f"has no {KEY}model, so it holds no tokenizer"
         )
@@ -184,9 +190,30 @@ def _rules(vocabulary: _Vocabulary) -> Rules:
 
 
 def _byte_level(vocabulary: _Vocabulary, rules: Rules) -> Tokenizer:
+    model = BPE(vocab=vocabulary.ids, merges=_merges(vocabulary), ignore_merges=rules.ignore_merges)
+    backend = Tokenizer(model)
+    splits = [pre_tokenizers.Split(Regex(split), "isolated") for split in rules.splits]
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, last])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _merged(vocabulary: _Vocabulary) -> Tokenizer:
+    """Return a tokenizer that merges characters within lines, with bytes for what is no token."""
+    model = BPE(vocab=vocabulary.ids, merges=_merges(vocabulary), byte_fallback=True)
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Replace(" ", SPACE)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\n]+|\n+"), "isolated")
+    backend.decoder = _decoder()
+    return backend
+
+
+def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
+    """Return the merges of a file, in their order."""
     ids = vocabulary.ids
     if vocabulary.merges is None:
-        vocabulary.refuse(f"has no {MERGES}, by which a tokenizer of the kind 'gpt2' joins bytes to tokens")
+        vocabulary.refuse(f"has no {MERGES}, by which a tokenizer of its kind joins parts to tokens")
     pairs = []
     for index, merge in enumerate(vocabulary.merges):
         cut = merge.find(" ", 1)
@@ -194,12 +221,7 @@ def _byte_level(vocabulary: _Vocabulary, rules: Rules) -> Tokenizer:
         if cut < 0 or not {left, right, left + right} <= ids.keys():
             vocabulary.refuse(f"{MERGES}[{index}] is {merge!r:.100}, which joins no two tokens to a third")
         pairs.append((left, right))
-    backend = Tokenizer(BPE(vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges))
-    splits = [pre_tokenizers.Split(Regex(split), "isolated") for split in rules.splits]
-    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, last])
-    backend.decoder = decoders.ByteLevel()
-    return backend
+    return pairs
 
 
 def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
@@ -215,11 +237,13 @@ def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
     spaced = vocabulary.flag("add_space_prefix", True)
     replaced = normalizers.Replace(" ", SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replaced]) if spaced else replaced
-    stripped = [decoders.Strip(" ", 1, 0)] if spaced else []
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
-    )
+    backend.decoder = _decoder(*([decoders.Strip(" ", 1, 0)] if spaced else []))
     return backend
+
+
+def _decoder(*last: decoders.Decoder) -> decoders.Decoder:
+    """Return what turns tokens with bytes among them into text; at last these work on it."""
+    return decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
 
 
 def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:

@@ -48,17 +48,34 @@ def plain_layer(
     return pre_norm_layer(attention, reading.mlp(index, **mlp), reading.norm)
 
 
+def llama_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of a Llama, or of a Mixtral, which has experts."""
+    if not reading.metadata.get("expert_count"):
+        return plain_layer(reading, index)
+    moe = _experts(reading, reading.channels[index])
+    return pre_norm_layer(reading.attention(index), moe, reading.norm)
+
+
 def qwen3_moe_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Qwen3-MoE: llama.cpp always divides the chosen experts' weights by their sum."""
+    """Return a layer of Qwen3-MoE."""
+    normed = QkNorm(eps=reading.norm.eps)
+    return pre_norm_layer(reading.attention(index, qk_norm=normed), _experts(reading), reading.norm)
+
+
+def _experts(reading: Reading, channels: int | None = None) -> Moe:
+    """Return the experts of a layer: llama.cpp always divides the chosen ones' weights by their sum.
+
+    Args:
+        reading: the model's metadata.
+        channels: of each, where no key says it.
+    """
     metadata = reading.metadata
     experts = metadata.number("expert_count")
-    moe = Moe(
+    return Moe(
         experts=experts,
         chosen=metadata.number("expert_used_count", most=experts),
-        channels=metadata.number(EXPERT_CHANNELS),
+        channels=metadata.number(EXPERT_CHANNELS, channels),
     )
-    normed = QkNorm(eps=reading.norm.eps)
-    return pre_norm_layer(reading.attention(index, qk_norm=normed), moe, reading.norm)
 
 
 def gemma2_layer(reading: Reading, index: int) -> Layer:

@@ -9,7 +9,18 @@ from roots_compress.errors import InputError
 from roots_compress.io.gguf_file import GgufModel
 from roots_compress.models.ops.base import LARGEST
 
+GUESSING = "nextn_predict_layers"
+"""How many of the last layers are of a head that guesses further tokens, which nothing here reads."""
 DIRECTORY = "Use the model's Hugging Face directory."
+NORM_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+KEYS = frozenset(
+    {
+        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        *NORM_KEYS,
+    }
+)  # fmt: skip
+"""Keys of every architecture, without its name before them."""
 # Keys that change nothing, whatever they hold: how a file came about.
 NEUTRAL = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 # Keys of what these models do not have, with the settings that say so.
@@ -60,7 +71,12 @@ class Metadata:
         }
         self._refuse_unknown(known)
         # More layers than tensors are a lie, and would be long in the telling.
-        self.layers = self.number("block_count", most=len(model.tensors))
+        blocks = self.number("block_count", most=len(model.tensors))
+        guessing = self._keys.get(GUESSING, 0)
+        if type(guessing) is not int or not 0 <= guessing < blocks:
+            self.refuse(GUESSING, f"is {guessing!r:.100}; it must be 0 or more, and below {blocks}")
+        self.layers = blocks - guessing
+        self._blocks = blocks
 
     def _refuse_unknown(self, known: frozenset[str]) -> None:
         unread = sorted(
@@ -93,9 +109,38 @@ class Metadata:
         if value is None:
             self._lack(key)
         each = list(value) if isinstance(value, tuple | list) else [value] * self.layers
-        if len(each) != self.layers:
+        if len(each) not in (self.layers, self._blocks):
             self.refuse(key, f"holds {len(each)} numbers for {self.layers} layers")
+        each = each[: self.layers]
         return [0 if number == least == 0 else self._width(key, number, LARGEST) for number in each]
+
+    def one(self, key: str, default: list[int] | None = None) -> int:
+        """Return a whole number that is the same for all layers, but for those that have 0."""
+        found = {*self.numbers(key, default, least=0)} - {0}
+        if len(found) != 1:
+            said = "is 0 in every layer" if not found else f"has the values {sorted(found)!r:.100}"
+            self.refuse(key, f"{said}; this architecture is read where it is one number above 0")
+        return found.pop()
+
+    def factor(self, key: str, default: float = 1.0) -> float:
+        """Return a number above 0; absence and 0 mean the default."""
+        return self.positive(key) if self._keys.get(key) else default
+
+    def flags(self, key: str, every: int) -> list[bool]:
+        """Return true or false for each layer: all but every so-manieth where the file does not say."""
+        given = self._keys.get(key, every)
+        if isinstance(given, tuple | list):
+            given = given[: self.layers] if len(given) == self._blocks else given
+            if len(given) != self.layers or any(type(each) is not bool for each in given):
+                self.refuse(key, f"must hold true or false for each of {self.layers} layers")
+            return list(given)
+        period = self._width(key, given, LARGEST)
+        return [bool((index + 1) % period) for index in range(self.layers)]
+
+    def biased(self, *modules: str) -> bool:
+        """Whether any layer has a bias of one of these modules."""
+        tensors = self.model.tensors
+        return any(f"blk.{index}.{name}.bias" in tensors for index in range(self.layers) for name in modules)
 
     def positive(self, key: str, default: float | None = None) -> float:
         """Return a number above 0, as the shortest decimal that is stored alike."""

@@ -94,7 +94,7 @@ def _longrope(metadata: Metadata, turned: int) -> LongRopeScaling | None:
     if len(given) < 2:
         _refuse_factors(given[0], metadata.model.path, "are given alone")
     short, long = (
-        tuple(map(shortest, _numbers(name, tensors[name], turned // 2).tolist())) for name in given
+        tuple(map(shortest, factors_in(name, tensors[name], turned // 2).tolist())) for name in given
     )
     context = metadata.number("context_length")
     return LongRopeScaling(
@@ -134,7 +134,7 @@ def _refuse_details(metadata: Metadata, *, but: tuple[str, ...] = ()) -> None:
 
 def _factors_of_llama3(tensor: GgufTensor, theta: float, head_dim: int) -> dict[str, Any]:
     """Return the `llama3` scaling that these factors are of; an empty one where all of them are 1."""
-    given = _numbers(FREQUENCIES, tensor, head_dim // 2)
+    given = factors_in(FREQUENCIES, tensor, head_dim // 2)
     if np.all(given == 1):
         return {}
     factor = float(f"{given.max():.6g}")
@@ -143,8 +143,8 @@ def _factors_of_llama3(tensor: GgufTensor, theta: float, head_dim: int) -> dict[
     return {"rope_type": "llama3", "factor": factor, **PUBLISHED_FACTORS}
 
 
-def _numbers(name: str, tensor: GgufTensor, count: int) -> NDArray[np.float64]:
-    """Return so many factors, all of them above 0."""
+def factors_in(name: str, tensor: GgufTensor, count: int) -> NDArray[np.float64]:
+    """Return so many factors of a tensor, all of them above 0."""
     if tensor.storage != "F32" or tensor.shape != (count,):
         _refuse_factors(name, tensor.file, f"are not {count} numbers of 32 bits")
     with tensor.file.open("rb") as file:

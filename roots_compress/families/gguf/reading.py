@@ -26,6 +26,8 @@ class Reading:
     norm: Norm
     rope: Rope | None
     """None where positions are learned."""
+    biases: frozenset[str]
+    """Modules that may have one."""
 
     @property
     def layers(self) -> int:
@@ -51,11 +53,8 @@ class Reading:
         return Mlp(**{"channels": self.channels[index], "bias": bias, **others})
 
     def has(self, *modules: str) -> bool:
-        """Whether any layer has a bias of one of these modules."""
-        tensors = self.metadata.model.tensors
-        return any(
-            f"blk.{index}.{module}.bias" in tensors for index in range(self.layers) for module in modules
-        )
+        """Whether any layer has a bias of one of these modules, which the architecture lets have one."""
+        return self.metadata.biased(*(each for each in modules if each in self.biases))
 
     def windows(self, default: int | None, pattern: int) -> list[int | None]:
         """Return each layer's window: all slide but every `pattern`-th, unless the file tells them apart.
@@ -66,10 +65,4 @@ class Reading:
         """
         size = self.metadata.get(WINDOW)
         window = default if size is None else None if size == 0 else self.metadata.number(WINDOW)
-        given = self.metadata.get(PATTERN)
-        if isinstance(given, tuple | list):
-            if len(given) != self.layers or any(type(each) is not bool for each in given):
-                self.metadata.refuse(PATTERN, f"must hold true or false for each of {self.layers} layers")
-            return [window if each else None for each in given]
-        every = self.metadata.number(PATTERN, pattern)
-        return [window if (index + 1) % every else None for index in range(self.layers)]
+        return [window if each else None for each in self.metadata.flags(PATTERN, pattern)]

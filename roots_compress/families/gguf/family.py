@@ -1,0 +1,52 @@
+"""What a GGUF architecture is: what makes a specification of its keys, and how its files hold tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from roots_compress.families.base import Rule
+from roots_compress.families.gguf.names import Layout
+from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.spec import ModelSpec
+
+
+class Reader(Protocol):
+    """What makes a specification of a file's metadata."""
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Names of tensors that are a part of the configuration."""
+
+    def read(self, model: GgufModel) -> ModelSpec:
+        """Return the specification that a file's metadata ask for."""
+
+
+@dataclass(frozen=True)
+class GgufFamily:
+    """How one GGUF architecture maps to ROOTS.
+
+    Attributes:
+        architecture: in `general.architecture`.
+        reader: makes the specification.
+        layout: how the files hold their tensors.
+        unread: tensors that some files carry and nothing reads: `{}` is a layer's number.
+    """
+
+    architecture: str
+    reader: Reader
+    layout: Layout = field(default_factory=Layout)
+    unread: tuple[str, ...] = ()
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Tensors that have no place in a model."""
+        return (*self.reader.factors, *self.unread)
+
+    def rules(self, spec: ModelSpec) -> Mapping[str, Rule]:
+        """Return the place of each tensor that a model of this specification may have, by its name."""
+        found = {rule.source: rule for rule in self.layout.rules(spec)}
+        for rule in self.layout.others(spec):
+            found.setdefault(rule.source, rule)
+        return found

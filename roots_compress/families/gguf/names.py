@@ -1,0 +1,163 @@
+"""GGUF's names of modules, by ours, and what is done to tensors that lie otherwise there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from roots_compress.families.base import Computed, Rule
+from roots_compress.families.decoder_tensors import GATE_UP, QKV, decoder_rules
+from roots_compress.families.gguf.transforms import Flat, NegativeLog, Then, Tiled
+from roots_compress.families.transforms import Copy, Parts, Taps, Transform
+from roots_compress.models.ops.conv import READERS
+from roots_compress.models.ops.linear_attention import LinearAttention
+from roots_compress.models.spec import ModelSpec
+
+Names = Mapping[str, str]
+"""A source's names of modules, by ours."""
+EXPERTS = {f"mlp.experts.{{}}.{name}_proj": f"ffn_{name}_exps" for name in ("gate", "up", "down")}
+NAMES = {
+    "self_attn_pre_norm": "attn_norm",
+    "conv_pre_norm": "attn_norm",
+    "linear_attn_pre_norm": "attn_norm",
+    **{f"self_attn.{letter}_proj": f"attn_{letter}" for letter in "qkv"},
+    **{f"self_attn.{letter}_norm": f"attn_{letter}_norm" for letter in "qk"},
+    "self_attn.o_proj": "attn_output",
+    "self_attn.sinks": "attn_sinks.weight",
+    "self_attn_post_norm": "post_attention_norm",
+    "mlp_pre_norm": "ffn_norm",
+    **{f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")},
+    "mlp_post_norm": "post_ffw_norm",
+    "mlp.router": "ffn_gate_inp",
+    "mlp.selection_bias": "exp_probs_b.bias",
+    **EXPERTS,
+    **{f"conv.{name}": "shortconv.in_proj" for name in READERS},
+    "conv.conv": "shortconv.conv",
+    "conv.out_proj": "shortconv.out_proj",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.A_log": "ssm_a",
+    "linear_attn.dt_bias": "ssm_dt.bias",
+    "linear_attn.D": "ssm_d",
+    "linear_attn.norm.weight": "ssm_norm.weight",
+    "linear_attn.out_proj": "ssm_out",
+    "layer_input.gate_proj": "inp_gate",
+    "layer_input.out_proj": "proj",
+    "layer_input_post_norm": "post_norm",
+}
+"""Of a layer's modules."""
+LAYER_INPUTS = {
+    "per_layer_token_embd": "table",
+    "per_layer_model_proj": "projection",
+    "per_layer_proj_norm": "norm",
+}
+"""Of per-layer embeddings, GGUF's names first."""
+OUTER = {"layers": "blk", "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
+FUSED_QKV = dict.fromkeys(QKV, "attn_qkv")
+FUSED_GATE_UP = dict.fromkeys(GATE_UP, "ffn_up")
+FUSED_EXPERTS = dict.fromkeys([*EXPERTS][:2], "ffn_gate_up_exps")
+MAMBA2 = dict.fromkeys((f"linear_attn.{letter}_proj" for letter in "zvkqa"), "ssm_in")
+DELTA_NET = {
+    **dict.fromkeys((f"linear_attn.{letter}_proj" for letter in "qkv"), "attn_qkv"),
+    "linear_attn.z_proj": "attn_gate",
+    "linear_attn.b_proj": "ssm_beta",
+    "linear_attn.a_proj": "ssm_alpha",
+}
+
+SHARED = {
+    **{f"shared_mlp.{name}_proj": f"ffn_{name}_shexp" for name in ("gate", "up", "down")},
+    "shared_mlp.router": "ffn_gate_inp_shexp",
+    "shared_mlp_pre_norm": "ffn_norm",
+}
+"""Of an expert that all tokens go through."""
+BETA_ALPHA = "ssm_ba"
+BETA_AND_ALPHA = dict.fromkeys(("linear_attn.b_proj", "linear_attn.a_proj"), BETA_ALPHA)
+WIDE, READER = ("v_proj.weight", "v_conv.weight", "z_proj.weight"), "out_proj.weight"
+"""Parameters of linear attention with rows for each channel of the value heads; with columns for them."""
+SCALARS = ("b_proj.weight", "a_proj.weight", "A_log", "dt_bias")
+"""Those with one row for each value head."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of an architecture hold their tensors.
+
+    Attributes:
+        names: of a layer's modules, where they are not those of all; they may depend on the model.
+        outer: of modules outside the layers, likewise.
+        paired: whether rows of q and k that rotate together lie next to each other, as in Meta's own files.
+        by_head: whether the rows of attention's matrices that are one lie head by head.
+        bare: names of norms whose gain's name does not end in `.weight`.
+        tiled: whether the value heads of linear attention take turns over the key heads.
+        computed: the tensors that several of the file's make together.
+    """
+
+    names: Names | Callable[[ModelSpec], Names] = field(default_factory=dict)
+    outer: Names = field(default_factory=dict)
+    paired: bool = False
+    by_head: bool = False
+    bare: tuple[str, ...] = ()
+    tiled: bool = False
+    computed: Callable[[ModelSpec], Sequence[Computed]] = lambda _: ()
+
+    def rules(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield the place of each tensor that a model of this specification has."""
+        yield from self._rules(spec, {})
+        if spec.embeddings.positions:
+            yield Rule("position_embd.weight", ("model.embed_positions.weight",))
+        if spec.lm_head.bias:
+            yield Rule("output.bias", ("logits_bias",))
+        for theirs, ours in LAYER_INPUTS.items() if spec.embeddings.layer_inputs else ():
+            yield Rule(f"{theirs}.weight", (f"model.embed_layers.{ours}.weight",))
+        for index, layer in enumerate(spec.layers):
+            for each in layer:
+                if each.stream_scale:
+                    target = f"model.layers.{index}.{each.name}_stream_scale"
+                    yield Rule(f"blk.{index}.layer_output_scale.weight", (target,))
+
+    def others(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield the places of tensors that converters can make of several, in their stead."""
+        for names in (FUSED_EXPERTS,) if self.by_head else (FUSED_QKV, FUSED_EXPERTS):
+            for rule in self._rules(spec, names):
+                if rule.source.split(".")[2:3] == [*names.values()][:1] and len(rule.targets) > 1:
+                    yield rule
+
+    def _rules(self, spec: ModelSpec, names: Names) -> Iterator[Rule]:
+        own = self.names(spec) if callable(self.names) else self.names
+        named, outer = {**NAMES, **own, **names}, {**OUTER, **self.outer}
+        for rule in decoder_rules(
+            spec,
+            names=named,
+            outer=outer,
+            paired=self.paired,
+            by_head=self.by_head,
+            by_key_head=(BETA_ALPHA,),
+            computed=self.computed(spec),
+        ):
+            stem = rule.source.removesuffix(".weight")
+            source = stem if stem.rpartition(".")[2] in self.bare else rule.source
+            yield Rule(source, rule.targets, self._changed(rule, spec))
+
+    def _changed(self, rule: Rule, spec: ModelSpec) -> Transform:
+        """Return what is done to a tensor, given what is done to it where it lies as usual."""
+        _, number, part = rule.source.split(".", 2) if rule.source.startswith("blk.") else ("", "0", "")
+        ops = [each.op for each in spec.layers[int(number)]]
+        op = next((each for each in ops if isinstance(each, LinearAttention)), None)
+        changed = rule.transform
+        if op is not None:
+            changed = self._untiled(rule, op) if self.tiled and op.shared > 1 else changed
+            if part == "ssm_a":
+                changed = Then(NegativeLog(), changed)
+            flat = {"ssm_a": op.value_heads, "ssm_d": op.value_heads, "ssm_norm.weight": op.key_heads}
+            if part in flat:
+                changed = Then(Flat(flat[part]), changed)
+        return Then(Taps(), changed) if part in ("shortconv.conv.weight", "ssm_conv1d.weight") else changed
+
+    def _untiled(self, rule: Rule, op: LinearAttention) -> Transform:
+        """Return a rule's transform, after which value heads follow one another for each key head."""
+        changes: list[Transform] = []
+        for target in rule.targets:
+            name = target.split(".", 4)[-1]
+            size = op.value_dim if name in (*WIDE, READER) else 1 if name in SCALARS else None
+            tiled = None if size is None else Tiled(op.key_heads, op.shared, size, int(name == READER))
+            changes.append(tiled or Copy())
+        return changes[0] if len(changes) == 1 else Parts(rule.transform, tuple(changes))

@@ -1,0 +1,96 @@
+"""Models that people ask for and that are not read: what they have that ROOTS has not, and the nearest."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Refused(NamedTuple):
+    """Why a kind of model is refused."""
+
+    why: str
+    nearest: str
+    """The family that is nearest among those that are read."""
+
+
+_LATENT = "keys and values of all heads are made of one latent vector (MLA)"
+_ALIBI = "positions are slopes on the scores (ALiBi)"
+_STATES = "no layer has attention, by whose cache tokens are counted"
+_SINGLE = "each layer is one block, Mamba-2, attention or a feed-forward block"
+_LONG = "attention is to a window and to global tokens"
+_SIGHT = "it reads images or sound, not text alone"
+REFUSED: dict[str, Refused] = {
+    "gemma3n": Refused("its stream is several (AltUp), its activations are sparse", "gemma4_text"),
+    "gemma3n_text": Refused("its stream is several (AltUp), its activations are sparse", "gemma4_text"),
+    "llama4": Refused("attention is to chunks of a text, experts read weighed inputs", "llama"),
+    "llama4_text": Refused("attention is to chunks of a text, experts read weighed inputs", "llama"),
+    "deepseek_v2": Refused(_LATENT, "qwen3_moe"),
+    "deepseek_v3": Refused(_LATENT, "qwen3_moe"),
+    "deepseek_v32": Refused(_LATENT, "qwen3_moe"),
+    "deepseek_v4": Refused(_LATENT, "qwen3_moe"),
+    "minicpm3": Refused(_LATENT, "llama"),
+    "glm4_moe_lite": Refused(_LATENT, "glm4"),
+    "kimi_k25": Refused(_LATENT, "qwen3_moe"),
+    "glm4_moe": Refused("experts are chosen in groups, beside one for all without a weight", "lfm2_moe"),
+    "dots1": Refused("experts are chosen in groups, beside one for all without a weight", "qwen3_moe"),
+    "ernie4_5_moe": Refused("experts stand beside ones for all without a weight", "qwen2_moe"),
+    "hunyuan_v1_moe": Refused("experts stand beside ones for all without a weight", "qwen2_moe"),
+    "phimoe": Refused("two experts are chosen one after the other, by masked softmaxes", "mixtral"),
+    "granitemoeshared": Refused("experts stand beside one for all without a weight", "granitemoe"),
+    "granite_swa": Refused(
+        "attention has sinks, and positions by layer, beside Granite's factors", "granite"
+    ),
+    "bamba": Refused("heads are turned in part, beside layers of Mamba-2", "granitemoehybrid"),
+    "nemotron_h": Refused(_SINGLE, "granitemoehybrid"),
+    "jamba": Refused("its state space layers are Mamba-1", "granitemoehybrid"),
+    "zamba2": Refused("layers share one attention", "falcon_h1"),
+    "lfm3": Refused("its convolutions and gates of heads are others than LFM2's", "lfm2"),
+    "mamba": Refused(_STATES, "falcon_h1"),
+    "mamba2": Refused(_STATES, "falcon_h1"),
+    "falcon_mamba": Refused(_STATES, "falcon_h1"),
+    "rwkv": Refused(_STATES, "qwen3_5_text"),
+    "recurrent_gemma": Refused("its recurrent layers are RG-LRU", "gemma2"),
+    "bloom": Refused(_ALIBI, "gpt_neox"),
+    "mpt": Refused(_ALIBI, "gpt_neox"),
+    "codegen": Refused("its projections lie in the order of the chips it was trained on", "gptj"),
+    "olmo": Refused("its norms have no gain, and projections may be bounded", "olmo2"),
+    "minicpm": Refused("its factors are others than Granite's", "granite"),
+    "qwen": Refused("its class is in the checkpoint's own code", "qwen2"),
+    "chatglm": Refused("its class is in the checkpoint's own code", "glm"),
+    "internlm2": Refused("its class is in the checkpoint's own code", "llama"),
+    "baichuan": Refused("its class is in the checkpoint's own code", "llama"),
+    "deberta": Refused("its attention is that before version 2", "deberta-v2"),
+    "nomic_bert": Refused("its feed-forward blocks are gated, behind norms of the sum", "modernbert"),
+    "gte": Refused("its feed-forward blocks are gated, behind norms of the sum", "modernbert"),
+    "xlnet": Refused("it reads permuted texts in two streams", "deberta-v2"),
+    "longformer": Refused(_LONG, "modernbert"),
+    "big_bird": Refused(_LONG, "modernbert"),
+    "longt5": Refused(_LONG, "t5"),
+    "led": Refused(_LONG, "bart"),
+    "umt5": Refused("each layer has distances of its own", "mt5"),
+    "switch_transformers": Refused("its feed-forward blocks are experts with capacities", "t5"),
+    **dict.fromkeys(("clip", "vit", "siglip", "whisper", "wav2vec2"), Refused(_SIGHT, "bert")),
+}
+"""By `model_type`."""
+GGUF_NAMES = {
+    "deepseek2": "deepseek_v3",
+    "deepseek32": "deepseek_v32",
+    "deepseek4": "deepseek_v4",
+    "glm4moe": "glm4_moe",
+    "hunyuan-moe": "hunyuan_v1_moe",
+    "ernie4_5-moe": "ernie4_5_moe",
+    "granite-swa": "granite_swa",
+    "rwkv6": "rwkv",
+    "rwkv7": "rwkv",
+    "nemotron_h_moe": "nemotron_h",
+    "nomic-bert": "nomic_bert",
+}
+"""GGUF's names of such models, where they are others."""
+FROM_FOLDERS = ("bert", "modern-bert", "t5", "t5encoder", "gptj")
+"""GGUF architectures of families that are read from folders only."""
+
+
+def refusal(name: str) -> str:
+    """Return why a model is refused and what is nearest, to follow its name; nothing of an unknown one."""
+    found = REFUSED.get(GGUF_NAMES.get(name, name))
+    return f": {found.why}. The nearest family that is read is {found.nearest}" if found else ""
