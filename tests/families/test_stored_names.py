@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.errors import InputError
 from tests.families.sources import encoder, save_source, seq2seq, source_model
+from tests.families.test_families import assert_same_logits
 from tests.tiny import tiny_tokens
 
 Tensors = dict[str, Tensor]
@@ -131,3 +132,13 @@ def test_what_would_be_left_out_is_refused_by_name(case: str, tmp_path: Path) ->
     with pytest.raises(InputError) as refused:
         load_checkpoint(tmp_path)
     assert all(part in str(refused.value) for part in said)
+
+
+def test_experts_of_qwen3_5_are_read_stacked_too(tmp_path: Path) -> None:
+    """As they were published; transformers writes each by itself."""
+    theirs = source_model("qwen3_5_moe_text")
+    save_source(theirs, tmp_path)
+    stacked = {name: tensor.contiguous() for name, tensor in theirs.state_dict().items()}
+    assert "model.layers.0.mlp.experts.gate_up_proj" in stacked
+    save_file(stacked, tmp_path / "model.safetensors")
+    assert_same_logits(theirs, load_checkpoint(tmp_path))

@@ -48,7 +48,8 @@ from roots_compress.families.gguf.reading import WINDOW
 from roots_compress.models.spec import ModelSpec
 
 PARTLY = partial(rotary, partial=True)
-QKV, OUTPUT, MLP = ("attn_q", "attn_k", "attn_v"), "attn_output", ("ffn_gate", "ffn_up", "ffn_down")
+QKV = ("attn_q", "attn_k", "attn_v", "attn_qkv")
+OUTPUT, MLP = "attn_output", ("ffn_gate", "ffn_up", "ffn_down")
 
 
 HYBRID = {
@@ -96,7 +97,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "gpt2",
             Layered(
                 partial(plain_layer, biases=True, activation="gelu_tanh", gated=False, bias=True),
-                ("attn_qkv", OUTPUT, *MLP),
+                (*QKV, OUTPUT, *MLP),
                 rotary=False,
                 norm="layer_norm",
                 factors=(),

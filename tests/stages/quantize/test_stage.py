@@ -110,9 +110,10 @@ def test_the_quantized_model_predicts_alike(
     checkpoint = tiny_checkpoint(**overrides)
     before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     outcome = run(tmp_path, checkpoint, scheme)
-    # What few channels of linear attention give is normalised, and with it the error.
-    most *= 2 if overrides.get("spec") is KINDS["linear attention"] else 1
-    if overrides.get("spec") is KINDS["sinks, clamped experts"]:
+    spec = overrides.get("spec")
+    # What few channels of linear attention give is large or normalised, and with it the error.
+    most *= 2 if spec in (KINDS["linear attention"], KINDS["attention beside Mamba-2"]) else 1
+    if spec in (KINDS["sinks, clamped experts"], KINDS["shared expert"]):
         # A rounded router chooses other experts for a few tokens: the others must be alike.
         assert distances(checkpoint.model, outcome.checkpoint.model).quantile(0.8) < most
     else:
