@@ -160,7 +160,7 @@ def beside_attention() -> ModelSpec:
     """Return one whose attention and Mamba-2 read one norm, and are added."""
     norm = Norm()
     sizes = {"key_heads": 2, "value_heads": 4, "key_dim": 6, "value_dim": 8, "kernel": 4}
-    op = Mamba2(bias=True, normalised=False, **sizes)
+    op = Mamba2.model_validate({**sizes, "bias": True, "normalised": False})
     attention, mlp = tiny_config().spec.layers[0]
     mamba = Sublayer(op=op, pre_norm=norm, shares_norm=True)
     layer = (changed(attention, parallel=True), mamba, mlp)

@@ -9,7 +9,8 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import decoder_spec
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import SHARED_NAMES, STACKED_NAMES, read_shared, write_shared
-from roots_compress.families.qwen3_5 import FULL, LINEAR, MTP, NAMES, read_hybrid, write_hybrid
+from roots_compress.families.qwen3_5 import LINEAR, MTP, NAMES, read_hybrid, write_hybrid
+from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne, Stacked
 from roots_compress.models.spec import ModelSpec

@@ -10,8 +10,9 @@ from roots_compress.families.decoder import decoder_spec, pre_norm_layer
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import SHARED_NAMES, read_shared, write_shared
 from roots_compress.families.qwen2_moe import with_shared
-from roots_compress.families.qwen3_5 import FULL, LINEAR, MTP, NAMES, read_hybrid, write_hybrid
+from roots_compress.families.qwen3_5 import LINEAR, MTP, NAMES, read_hybrid, write_hybrid
 from roots_compress.families.qwen3_moe import read_sparse
+from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.mlp import Mlp

@@ -37,9 +37,6 @@ REFUSED: dict[str, Refused] = {
     "hunyuan_v1_moe": Refused("experts stand beside ones for all without a weight", "qwen2_moe"),
     "phimoe": Refused("two experts are chosen one after the other, by masked softmaxes", "mixtral"),
     "granitemoeshared": Refused("experts stand beside one for all without a weight", "granitemoe"),
-    "granite_swa": Refused(
-        "attention has sinks, and positions by layer, beside Granite's factors", "granite"
-    ),
     "bamba": Refused("heads are turned in part, beside layers of Mamba-2", "granitemoehybrid"),
     "nemotron_h": Refused(_SINGLE, "granitemoehybrid"),
     "jamba": Refused("its state space layers are Mamba-1", "granitemoehybrid"),
@@ -79,7 +76,6 @@ GGUF_NAMES = {
     "glm4moe": "glm4_moe",
     "hunyuan-moe": "hunyuan_v1_moe",
     "ernie4_5-moe": "ernie4_5_moe",
-    "granite-swa": "granite_swa",
     "rwkv6": "rwkv",
     "rwkv7": "rwkv",
     "nemotron_h_moe": "nemotron_h",

@@ -30,6 +30,7 @@ from roots_compress.families import (
     gpt_oss,
     gptj,
     granite,
+    granite_swa,
     granitemoe,
     granitemoehybrid,
     helium,
@@ -76,7 +77,7 @@ _MODULES = (
     olmo2, olmo3, granitemoehybrid, ministral, ministral3, hunyuan_v1_dense, exaone4, arcee, nemotron,
     starcoder2, glm, glm4, ernie4_5, helium, gpt_neox, phi, stablelm, cohere, cohere2, gptj, gpt_neo,
     gpt_bigcode, opt, olmoe, mixtral, granitemoe, lfm2, gpt_oss, qwen3_5, lfm2_moe, falcon,
-    qwen3_5_moe, qwen3_next, qwen2_moe, falcon_h1,
+    qwen3_5_moe, qwen3_next, qwen2_moe, falcon_h1, granite_swa,
     bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, deberta_v2,
     t5, mt5, bart, mbart, pegasus, marian, m2m_100,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import (
     Cache,
+    CacheLayerMixin,
     DynamicLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionLayer,
@@ -26,10 +27,12 @@ FULL, BOTH = Attention.keeps, "hybrid"
 """transformers' names of layers that keep keys and values, and of those that keep another state too."""
 
 
-class Preallocated(DynamicLayer):
-    """What keeps keys and values as views of the filled part of two buffers."""
+class PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values: views of the filled part of two buffers."""
 
-    capacity: int
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -39,33 +42,36 @@ class Preallocated(DynamicLayer):
         Raises:
             RuntimeError: they do not fit the capacity.
         """
-        first = self.get_seq_length()
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            batch, heads, _, width = key_states.shape
-            self._keys = key_states.new_empty(batch, heads, self.capacity, width)
-            self._values = value_states.new_empty(batch, heads, self.capacity, value_states.shape[-1])
-        last = first + key_states.shape[-2]
-        self._keys[:, :, first:last] = key_states
-        self._values[:, :, first:last] = value_states
-        self.keys, self.values = self._keys[:, :, :last], self._values[:, :, :last]
-        return self.keys, self.values
+        return _written(self, key_states, value_states)
 
 
-class PreallocatedLayer(Preallocated):
-    """One layer's keys and values."""
+class PreallocatedBoth(LinearAttentionAndFullAttentionLayer):
+    """One layer's keys and values, and the state of another of its blocks."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
 
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """See `PreallocatedLayer.update`."""
+        return _written(self, key_states, value_states)
 
-class PreallocatedBoth(Preallocated, LinearAttentionAndFullAttentionLayer):
-    """One layer's keys and values, and the state of another of its blocks."""
 
-    def __init__(self, capacity: int) -> None:
-        LinearAttentionAndFullAttentionLayer.__init__(self)
-        self.capacity = capacity
+def _written(layer: Any, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+    """Write keys and values into a layer's buffers, which are made for the first, and return all of them."""
+    first = layer.get_seq_length()
+    if not layer.is_initialized:
+        layer.lazy_initialization(key_states, value_states)
+        batch, heads, _, width = key_states.shape
+        layer.written_keys = key_states.new_empty(batch, heads, layer.capacity, width)
+        layer.written_values = value_states.new_empty(batch, heads, layer.capacity, value_states.shape[-1])
+    last = first + key_states.shape[-2]
+    layer.written_keys[:, :, first:last] = key_states
+    layer.written_values[:, :, first:last] = value_states
+    layer.keys, layer.values = layer.written_keys[:, :, :last], layer.written_values[:, :, :last]
+    return layer.keys, layer.values
 
 
 class StateLayer(LinearAttentionLayer):
@@ -110,11 +116,16 @@ def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
         spec: of the model.
         capacity: the most tokens that it is to hold; None where it grows with each.
     """
-    if capacity is None:
-        made = {FULL: DynamicLayer, BOTH: LinearAttentionAndFullAttentionLayer}
-    else:
-        made = {FULL: lambda: PreallocatedLayer(capacity), BOTH: lambda: PreallocatedBoth(capacity)}
-    return LayerwiseCache([made.get(kind, StateLayer)() for kind in layer_types(spec)])
+    return LayerwiseCache([_empty_layer(kind, capacity) for kind in layer_types(spec)])
+
+
+def _empty_layer(kind: str, capacity: int | None) -> CacheLayerMixin | LinearAttentionLayer:
+    """Return what a layer keeps that has read no token."""
+    if kind == FULL:
+        return DynamicLayer() if capacity is None else PreallocatedLayer(capacity)
+    if kind == BOTH:
+        return LinearAttentionAndFullAttentionLayer() if capacity is None else PreallocatedBoth(capacity)
+    return StateLayer()
 
 
 def layer_types(spec: ModelSpec) -> list[str]:

@@ -38,8 +38,12 @@ def assert_same(path: Path, theirs: PreTrainedModel) -> None:
         torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, atol=1e-4, rtol=0)
 
 
-ABOVE = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text", "phi3", "starcoder2")
-ABOVE += ("nemotron", "stablelm", "lfm2", "qwen3_moe", "mixtral")
+ABOVE = frozenset(
+    """
+    llama mistral qwen2 qwen3 gpt2 gemma gemma2 gemma3_text phi3 starcoder2 nemotron stablelm lfm2 qwen3_moe
+    mixtral
+    """.split()  # noqa: SIM905
+)
 """Families whose models are listed one by one."""
 UNSAID = {"hidden_act", "hidden_activation", "activation", "activation_function"}
 """Switches that llama.cpp has no key for: its architecture says them."""

@@ -31,7 +31,8 @@ def test_joined_projections_are_taken_apart(
     family: str, changes: dict[str, Any], name: str, parts: tuple[str, ...], tmp_path: Path
 ) -> None:
     theirs = gguf_model(family, **changes)
-    arrays, tensors = gguf_arrays(theirs), {}
+    arrays = gguf_arrays(theirs)
+    tensors: dict[str, Any] = {}
     for index in range(theirs.config.num_hidden_layers):
         for kind in ("weight", "bias"):
             names = [f"blk.{index}.{part}.{kind}" for part in parts]

@@ -280,8 +280,8 @@ def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, v
         gguf_tokenizer(tmp_path / "m.gguf")
 
 
-LETTERS = ["\u2581", "a", "b", "\n", "ab", "\u2581a", "\u2581ab", "\n\n"]
-JOINS = ["a b", "\u2581 a", "\u2581a b", "\u2581 ab", "\n \n"]
+LETTERS = ["\u2581", "a", "b", "\n", "ab", "\u2581a", "\u2581ab", "\n\n", "b\n"]
+JOINS = ["a b", "\u2581 a", "\u2581a b", "\u2581 ab", "\n \n", "b \n"]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +291,7 @@ JOINS = ["a b", "\u2581 a", "\u2581a b", "\u2581 ab", "\n \n"]
         ("b a", ["<bos>", "b", "\u2581a"]),
         ("ab\n\n ab", ["<bos>", "ab", "\n\n", "\u2581ab"]),
         ("a\nb", ["<bos>", "a", "\n", "b"]),
+        ("b\nb", ["<bos>", "b", "\n", "b"]),
         ("\u00e9a", ["<bos>", "<0xC3>", "<0xA9>", "a"]),
         ("a<turn|>b", ["<bos>", "a", "<turn|>", "b"]),
     ],

@@ -72,6 +72,7 @@ LATER = [
     ("qwen3_next", "qwen2"),
     ("qwen2_moe", "qwen2"),
     ("falcon_h1", "llama3"),
+    ("granite_swa", "smollm"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

@@ -204,7 +204,7 @@ def _gemma4(config: Any) -> dict[str, Any]:
     """Return what is said of Gemma 4's layers, whose full ones have other heads."""
     full = [kind == "full_attention" for kind in config.layer_types]
     shared, said = config.num_kv_shared_layers, config.per_layer_config
-    unlike = next((each for index, each in said.items() if full[int(index)]), {})
+    unlike: dict[str, int] = next((each for index, each in said.items() if full[int(index)]), {})
     wide = unlike.get("head_dim", config.head_dim)
     groups = [
         said.get(str(index), {}).get("num_key_value_heads", config.num_key_value_heads)

@@ -80,6 +80,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen3_next": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen2_moe": {**HEADS},
+    "granite_swa": {**HEADS, **SLIDING, "residual_multiplier": 0.22},
     "falcon_h1": {
         **HEADS,
         "hidden_size": 64,

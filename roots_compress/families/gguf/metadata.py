@@ -133,7 +133,7 @@ class Metadata:
             given = given[: self.layers] if len(given) == self._blocks else given
             if len(given) != self.layers or any(type(each) is not bool for each in given):
                 self.refuse(key, f"must hold true or false for each of {self.layers} layers")
-            return list(given)
+            return [bool(each) for each in given]
         period = self._width(key, given, LARGEST)
         return [bool((index + 1) % period) for index in range(self.layers)]
 
