@@ -47,7 +47,7 @@ def _check_tensors(family: GgufFamily, model: GgufModel, spec: ModelSpec) -> Non
     """Refuse tensors that the model has no place for, and a model that lacks one or has it twice."""
     rules, computed = family.rules(spec), family.layout.computed(spec)
     known = {*rules, *family.ignored}
-    known.update(part for each in computed for part in (*each.sources, *each.optional))
+    known.update(part for each in computed for part in each.sources)
     given: dict[str, str] = {}
     layers = len(spec.layers)
     for name in sorted(model.tensors):
