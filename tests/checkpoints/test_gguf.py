@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,15 @@ POSITIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": 4.0,
             "rope.scaling.original_context_length": 16,
+        },
+    ),
+    "yarn with its factor": (
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+            "rope.scaling.yarn_attn_factor": 1 + 0.1 * math.log(4.0),
         },
     ),
     "yarn of the whole context": (
@@ -389,6 +399,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.attn_factor": 1.5}),
     ("llama", {"rope.scaling.yarn_log_multiplier": 0.1}),
     ("llama", {"rope.scaling.yarn_beta_fast": 16.0}),
+    (
+        "llama",
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.yarn_attn_factor": 1.3},
+    ),
     ("llama", {"rope.scaling.factor": -2.0}),
     ("llama", {"rope.dimension_count": 4}),
     ("qwen2", {"rope.dimension_count": 4}),

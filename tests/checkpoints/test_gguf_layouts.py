@@ -98,3 +98,9 @@ def test_what_a_configuration_cannot_say_is_refused_by_the_files_key(
         load_checkpoint(path)
     assert said in caught.value.message
     assert "Hugging Face directory" in str(caught.value.remedy)
+
+
+def test_a_dense_granite_4_says_what_experts_it_has_not(tmp_path: Path) -> None:
+    theirs = gguf_model("granite")
+    settings = {"expert_count": 0, "expert_used_count": 0, "expert_shared_feed_forward_length": 48}
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, settings=settings), theirs)

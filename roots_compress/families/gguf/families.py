@@ -134,7 +134,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily(
             "granite",
-            Configured("granite", of.granite, of.GRANITE_KEYS),
+            Configured("granite", of.granite, of.GRANITE_KEYS | {of.CHOSEN, of.SHARED_CHANNELS}),
             Layout(paired=True),
         ),
         GgufFamily(

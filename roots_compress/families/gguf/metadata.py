@@ -35,6 +35,8 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "embedding_scale": (0, 1),
     "expert_count": (0,),
     "expert_gating_func": (1,),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
     "expert_shared_count": (0,),
     "expert_used_count": (0,),
     "expert_weights_norm": (True,),

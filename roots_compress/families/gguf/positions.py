@@ -40,6 +40,7 @@ SHORT, LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 """Factors of LongRoPE that llama.cpp divides the frequencies by."""
 ATTENTION_FACTOR = "rope.scaling.attn_factor"
 LONGROPE_TENSORS = (SHORT, LONG)
+ON_COSINES = "rope.scaling.yarn_attn_factor"
 
 
 def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...], *, partial: bool = False) -> Rope:
@@ -111,11 +112,11 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
     kind = "linear" if kind is None else kind
     if kind not in ("none", "linear", "yarn"):
         metadata.refuse("rope.scaling.type", f"is {kind!r:.100}, which ROOTS does not read from GGUF")
-    _refuse_details(metadata)
     factors = [metadata.get(key) for key in ("rope.scaling.factor", "rope.scale_linear")]
     factor = next((value for value in factors if value is not None), 0)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
         metadata.refuse("rope.scaling.factor", f"is {factor!r:.100}; it must be a number of at least 0")
+    _refuse_details(metadata, factor=factor)
     context = metadata.number("context_length")
     original = metadata.number("rope.scaling.original_context_length", context)
     if kind == "none" or factor in (0, 1):
@@ -124,11 +125,19 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
     return scaling if kind == "linear" else {**scaling, "original_max_position_embeddings": original}
 
 
-def _refuse_details(metadata: Metadata, *, but: tuple[str, ...] = ()) -> None:
-    """Refuse finer settings of YaRN that say something, but those that are read."""
+def _refuse_details(metadata: Metadata, *, but: tuple[str, ...] = (), factor: float = 0.0) -> None:
+    """Refuse finer settings of YaRN that say something, but those that are read.
+
+    The factor on cosines may be said where it is the usual one, which llama.cpp computes whatever is said.
+    """
+    usual = {ON_COSINES: 1 + 0.1 * math.log(factor)} if factor > 1 else {}
     for key, neutral in ((f"rope.scaling.{name}", neutral) for name, neutral in YARN_DETAILS.items()):
         value = metadata.get(key)
-        if key not in but and value not in (None, neutral):
+        if key in but or value in (None, neutral):
+            continue
+        if not isinstance(value, int | float) or not math.isclose(
+            value, usual.get(key, neutral), rel_tol=1e-5
+        ):
             metadata.refuse(key, f"is {value!r:.100}, which ROOTS does not read from GGUF")
 
 

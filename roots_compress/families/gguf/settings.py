@@ -250,7 +250,7 @@ def mistral3(metadata: Metadata, config: Config) -> Config:
     growth = metadata.get(GROWTH)
     rope: dict[str, Any] = config["rope_parameters"]
     if multiplier := metadata.get(LOG_MULTIPLIER):
-        rope = {**rope, "mscale": multiplier, "mscale_all_dim": multiplier}
+        rope = {**rope, "mscale": 1.0, "mscale_all_dim": multiplier}
     if not growth:
         return {**config, MODEL_TYPE: "mistral", "sliding_window": None, "rope_parameters": rope}
     if ORIGINAL not in rope:
