@@ -57,7 +57,7 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
         yield _verify_graph(folder)
     else:
         raise InputError(
-            "there is nothing here that can be verified",
+            "there is nothing here that can be verified" if folder.exists() else "there is no such folder",
             where=folder,
             remedy="Name a run's folder, a stage's folder in it, or a folder that holds model.onnx.",
         )

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
 from roots_compress.report.compare import MISSING, Comparison
 from roots_compress.report.differences import Axis, ComparedRow
 from roots_compress.report.markdown import folded, markdown_table, plain
 from roots_compress.report.spreadsheet import csv_of
-from roots_compress.report.text import table_of
+from roots_compress.report.table import Table, table_of
 
 
 def tables(compared: Comparison) -> tuple[Table, ...]:
     """Return the stages of all runs, how the last ones differ, and the settings that do."""
-    parts = [
-        ("Comparison", stage_headings(compared), stage_rows(compared)),
-        ("Differences of the last stages", *difference_table(compared)),
-        ("Settings that differ", *setting_table(compared)),
-    ]
-    found = (table_of(*part, names=2) for part in parts)
-    return tuple(table for table in found if table.row_count)
+    settings, values = setting_table(compared)
+    found = (
+        table_of("Comparison", stage_headings(compared), stage_rows(compared), names=2),
+        table_of("Differences of the last stages", *difference_table(compared), names=2),
+        # Their values are compared side by side, and are texts: they fold.
+        table_of("Settings that differ", settings, values, names=len(settings)),
+    )
+    return tuple(table for table in found if table.rows)
 
 
 def lines(compared: Comparison) -> tuple[str, ...]:

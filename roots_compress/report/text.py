@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of
 from roots_compress.report.spread import speeds
+from roots_compress.report.table import Table, table_of
 from roots_compress.results import (
     CandidateResult,
     GateResult,
@@ -78,7 +74,7 @@ def speed_cell(stage: StageResult, workload: Workload) -> str:
 
 
 def table(run: RunMetrics) -> Table:
-    """Return the run as a rich table."""
+    """Return the run as a table."""
     return table_of(run.name, headings(task_named(run.task)), map(cells, rows_of(run)), caption(run))
 
 
@@ -91,21 +87,10 @@ def tables(run: RunMetrics) -> tuple[Table, ...]:
     return table(run), table_of("Search", search_headings(task), rows, search_caption(search))
 
 
-def table_of(
-    title: str, titles: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", *, names: int = 1
-) -> Table:
-    """Return a rich table, whose first columns hold names."""
-    result = Table(title=shown(title), caption=shown(caption) or None, caption_justify="left")
-    for index, heading in enumerate(titles):
-        result.add_column(shown(heading), justify="left" if index < names else "right", overflow="fold")
-    for row in rows:
-        result.add_row(*map(shown, row))
-    return result
-
-
 def search_headings(task: Task[Any]) -> tuple[str, ...]:
     """Return the headings of a search's table."""
-    costs = f"{task.workload.words} ms", task.metric.heading
+    metric = task.metric
+    costs = f"{task.workload.words} ms", f"{metric.heading} {'ratio' if metric.relative else 'change'}"
     return ("candidate", "MB", *costs, "Pareto", "budgets", "")
 
 
@@ -142,11 +127,6 @@ def search_caption(search: SearchResult) -> str:
     if search.untried:
         said += f" {search.untried} candidates were not tried within {search.max_minutes:g} minutes."
     return said + "".join(f" {name} failed: {why}." for name, why in search.failed.items())
-
-
-def shown(text: str) -> str:
-    """Return what stands for a text from a file in a rich table: neither markup nor control characters."""
-    return escape(printable(text))
 
 
 def caption(run: RunMetrics) -> str:

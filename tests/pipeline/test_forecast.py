@@ -164,7 +164,7 @@ def test_a_search_is_part_of_what_a_run_takes(text_file: Path, tmp_path: Path) -
     told = [*summary_lines(finished)]
     assert told[0].startswith("The run takes about 3.0 s before the search (")
     assert told[1:3] == [
-        "The search begins no further candidate after 60 minutes.",
+        "The search begins no new candidate after 60 minutes.",
         "Memory may not suffice: 1.00 GB are available.",
     ]
 

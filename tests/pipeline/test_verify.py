@@ -151,6 +151,8 @@ def test_a_graph_without_a_checkpoint_must_run(chain: Chain, tmp_path: Path) -> 
 def test_a_folder_that_holds_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing here that can be verified"):
         list(verify_folder(tmp_path))
+    with pytest.raises(InputError, match="no such folder"):
+        list(verify_folder(tmp_path / "absent"))
 
 
 def test_the_verb_lists_what_it_finds_and_leaves_with_1(run: Path) -> None:
@@ -158,6 +160,7 @@ def test_the_verb_lists_what_it_finds_and_leaves_with_1(run: Path) -> None:
     result = runner.invoke(app, ["verify", str(run)])
     assert result.exit_code == 0, result.output
     assert "  02-prune: " in result.stdout
+    assert result.stdout.endswith(f"{run}: everything is as it was written\n")
     (run / "02-prune" / "metrics.json").write_text("{}")
     result = runner.invoke(app, ["verify", str(run)])
     assert result.exit_code == 1

@@ -106,7 +106,7 @@ def test_a_search_has_the_task_s_figures() -> None:
     search = SearchResult((CandidateResult(("half",), "candidate", 8, measured, True, True),), (), {}, 0, 1.0)
     found = replace(RUN, search=search)
     assert RunMetrics.from_json(json.loads(json.dumps(found.to_json()))) == found
-    assert "| label ms | accuracy |" in markdown(found)
+    assert "| label ms | accuracy change |" in markdown(found)
     assert "0.00 MB, 5 ms a text, accuracy -0.020" in html(found)
     gates = LabelGates(min_label_speedup=2.0, min_accuracy=0.85)
     budgets = budgets_of(LABELS, gates, Point(8, 5.0, 1.0), 0.9)

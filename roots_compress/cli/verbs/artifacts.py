@@ -14,14 +14,13 @@ from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give
 from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, ThreadsOption, with_options
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
-from roots_compress.errors import InputError, printable
+from roots_compress.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from roots_compress.configs.recipe.schema import Recipe
     from roots_compress.data.documents import TextSplit
     from roots_compress.evaluation.speed import Speeds
+    from roots_compress.report.table import Table
     from roots_compress.tasks.base import Task
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
@@ -99,15 +98,15 @@ def _evaluate() -> Callable[..., None]:
 
     options = [option for option in options_of(Recipe) if option.key != ("device",)]
 
-    @with_options(text=options)
+    @with_options(of_run=options)
     def evaluate(
+        *,
         path: Annotated[
             Path,
             typer.Argument(
                 metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
             ),
         ],
-        text: Sequence[Assignment],
         tasks: Annotated[
             list[str] | None,
             typer.Option(
@@ -133,6 +132,7 @@ def _evaluate() -> Callable[..., None]:
                 "LIMITS such as 0=70GB,1=70GB,cpu=200GB.",
             ),
         ] = None,
+        of_run: Sequence[Assignment],
     ) -> None:
         from roots_compress.configs.recipe.growth import evaluation_request
         from roots_compress.configs.recipe.loading import check_paths
@@ -145,7 +145,7 @@ def _evaluate() -> Callable[..., None]:
                     remedy="Name some with --tasks, or leave it out.",
                 )
         with Names("eval", "PATH", options).shown():
-            recipe = evaluation_request(settings_of(text), path)
+            recipe = evaluation_request(settings_of(of_run), path)
             check_paths(recipe)
             if tasks is not None:
                 from roots_compress.evaluation.skills.names import require_known
@@ -172,7 +172,8 @@ def _evaluate() -> Callable[..., None]:
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
         if interval is not None:
             low, high = interval
-            say(f"95% interval of {task.metric.heading}: {low:.4f} to {high:.4f}, by which text was drawn")
+            bounds = f"{low:.4f} to {high:.4f}"
+            say(f"95% interval of {task.metric.heading}: {bounds}, for other text of the same kind")
 
     return evaluate
 
@@ -188,11 +189,9 @@ def _print_skills(
     devices: str | None,
 ) -> None:
     """Measure what a model can do, and print a table of it."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from roots_compress.evaluation.skills.measure import measure_skills
     from roots_compress.progress import bar
+    from roots_compress.report.table import table_of
     from roots_compress.system.threads import default_threads
 
     with bar(events(), "skills") as progress:
@@ -208,14 +207,16 @@ def _print_skills(
             devices=devices,
         )
     give({"path": str(path), "chat": chat, "skills": [skill._asdict() for skill in found]})
-    table = Table()
-    for heading in ("task", "metric", "value", "standard error", "questions"):
-        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
-    for skill in found:
-        error = "" if skill.standard_error is None else f"{skill.standard_error:.4f}"
-        cells = (skill.task, skill.metric, f"{skill.value:.4f}", error, str(skill.items))
-        table.add_row(*(escape(printable(cell)) for cell in cells))
-    stdout().print(table)
+    rows = [
+        (
+            *(skill.task, skill.metric, f"{skill.value:.4f}"),
+            "" if skill.standard_error is None else f"{skill.standard_error:.4f}",
+            str(skill.items),
+        )
+        for skill in found
+    ]
+    headings = ("task", "metric", "value", "standard error", "questions")
+    stdout().print(table_of("Skills", headings, rows, names=2))
 
 
 EVALUATE = Deferred(
@@ -282,23 +283,22 @@ def bench(
 
 def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
     """Return the speeds of a task's graphs by name, each beside its ratio to the first graph's."""
-    from rich.markup import escape
-    from rich.table import Table
+    from roots_compress.report.table import table_of
 
     units = f"{task.workload.unit}s"
     words = {workload.phase: workload.words for workload in task.workloads}
-    table = Table(title=f"{units} a second: median (low to high)")
-    for heading in ("graph", "phase", "context", f"{units}/s", "ratio to the first"):
-        table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
     first = next(iter(results.values()))
-    for name, figures in results.items():
-        for phase, own in figures.items():
-            for speed, base in zip(own, first[phase], strict=True):
-                table.add_row(
-                    escape(printable(name)),
-                    words[phase],
-                    str(speed.context),
-                    f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
-                    f"{speed.median / base.median:.2f}x",
-                )
-    return table
+    rows = [
+        (
+            name,
+            words[phase],
+            str(speed.context),
+            f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
+            f"{speed.median / base.median:.2f}x",
+        )
+        for name, figures in results.items()
+        for phase, own in figures.items()
+        for speed, base in zip(own, first[phase], strict=True)
+    ]
+    headings = ("graph", "phase", "context", f"{units}/s", "ratio to the first")
+    return table_of(f"{units} a second: median (low to high)", headings, rows, names=2)

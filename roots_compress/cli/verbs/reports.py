@@ -18,8 +18,7 @@ from roots_compress.cli.outcome import check_output
 from roots_compress.errors import InputError, RootsError, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from roots_compress.report.table import Table
     from roots_compress.results import RunMetrics
 
 
@@ -205,6 +204,7 @@ def verify(
             remedy="Run the recipe again: damaged stages are made again, the others are reused. "
             "A graph that stands alone has to be exported again.",
         )
+    say(f"{folder}: everything is as it was written")
 
 
 def doctor() -> None:
@@ -215,3 +215,5 @@ def doctor() -> None:
     give([asdict(finding) for finding in findings])
     for finding in findings:
         say(str(finding))
+    attention = sum(finding.needs_attention for finding in findings)
+    say(f"{attention} of these need attention: they begin with !" if attention else "Nothing is missing.")

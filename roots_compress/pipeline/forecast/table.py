@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.markup import escape
-from rich.table import Table
-
-from roots_compress.errors import printable
 from roots_compress.io.disk import amount
 from roots_compress.pipeline.forecast.forecast import Forecast, StageForecast
 from roots_compress.pipeline.shape import Range, Shape
+from roots_compress.report.table import Table, table_of
 
 DOES = {"make": "make", "again": "make again", "reuse": "reuse"}
 HEADINGS = ("stage", "", "parameters", "graph", "work", "checks", "memory", "disk")
@@ -24,20 +21,16 @@ def shape_lines(forecast: Forecast) -> Iterator[str]:
 
 def table(forecast: Forecast) -> Table:
     """Return what each row takes; a tilde stands before what measuring or timing decides."""
-    result = Table(title=escape(printable(f"Plan of {forecast.name}")))
-    for index, heading in enumerate(HEADINGS):
-        result.add_column(heading, justify="left" if index < 2 else "right", overflow="fold")
-    for number, each in enumerate((*forecast.stages, *forecast.search)):
-        if number == len(forecast.stages):
-            result.add_section()
-        result.add_row(*(escape(printable(cell)) for cell in _cells(each, known=forecast.probe_seconds > 0)))
-    return result
+    known = forecast.probe_seconds > 0
+    rows = [_cells(each, known=known) for each in (*forecast.stages, *forecast.search)]
+    title, section = f"Plan of {forecast.name}", len(forecast.stages)
+    return table_of(title, HEADINGS, rows, names=2, section=section)
 
 
 def summary_lines(forecast: Forecast) -> Iterator[str]:
     """Yield what the run as a whole takes, and what this machine lacks for it."""
     if not (forecast.to_make or forecast.to_try):
-        yield "Nothing is to be made. A run times all graphs anew."
+        yield "Nothing is to be made: a run only times all graphs again."
         return
     seconds, disk, minutes = forecast.seconds, amount(forecast.disk_bytes), forecast.search_minutes
     before, least = ("", "") if minutes is None else (" before the search", "at least ")
@@ -51,7 +44,7 @@ def summary_lines(forecast: Forecast) -> Iterator[str]:
             f"Measured on this machine in {forecast.probe_seconds:.0f} s."
         )
     if minutes is not None:
-        yield f"The search begins no further candidate after {minutes:g} minutes."
+        yield f"The search begins no new candidate after {minutes:g} minutes."
     available = forecast.available_memory_bytes
     if available is not None and forecast.memory_bytes > available:
         yield f"Memory may not suffice: {amount(available)} are available."
