@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from typer.core import TyperGroup
 
 from roots_compress.cli.app import app
+from roots_compress.cli.help import record
 from roots_compress.configs.base import descriptions
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.configs.recipe.json_schema import DIALECT, schema_text
@@ -188,10 +189,7 @@ def _table(rows: list[str]) -> str:
 
 
 def _row(parameter: Any, context: Any) -> str:
-    # Click's own help line: `--steps INTEGER`, `Optimizer steps.`
-    record = parameter.get_help_record(context)
-    names = record[0] if record else parameter.make_metavar(context)
-    text = (record[1] if record else "") or getattr(parameter, "help", "") or ""
+    names, text = record(parameter, context) or (parameter.make_metavar(context), parameter.help or "")
     return f"| `{_cell(names)}` | {_cell(text)} |\n"
 
 

@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from roots_compress import __version__
 from roots_compress.cli.deferred import Deferred
@@ -21,6 +20,7 @@ from roots_compress.cli.display.console import write
 from roots_compress.cli.display.output import Output, Verb, opened
 from roots_compress.cli.display.streams import run_on_streams
 from roots_compress.cli.examples import EXAMPLES, epilog
+from roots_compress.cli.help import HelpfulGroup
 from roots_compress.cli.verbs import artifacts, data, generation, recipes, reports, stages, start
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind
@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class RootsGroup(TyperGroup):
+class RootsGroup(HelpfulGroup):
     """The verbs; turns the project's own errors and interruptions into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -54,16 +54,6 @@ class RootsGroup(TyperGroup):
         gc.enable()  # `__main__` starts without it
         with opened([*getattr(ctx, "_protected_args", ()), *ctx.args]) as output:
             return self._invoke(ctx, output)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the verbs under their headings, each with all that is said of it."""
-        rows: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            verb: Any = self.get_command(ctx, name)
-            rows.setdefault(verb.rich_help_panel, []).append((name, verb.get_short_help_str(sys.maxsize)))
-        for heading, listed in rows.items():
-            with formatter.section(heading):
-                formatter.write_dl(listed)
 
     def _invoke(self, ctx: Any, output: Output) -> Any:
         try:

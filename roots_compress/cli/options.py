@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from roots_compress.configs.options import FieldOption
 
 DEFAULT_RUN = Path("runs/current")
+RUN = "Run"
+HEADINGS = {"data": "Text", "evaluation": "Measuring", "seed": RUN, "device": RUN}
+"""The headings of the options that set keys of a whole run, by the first of the key."""
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
 CHECKPOINT_HELP = "A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint."
 
@@ -38,10 +41,14 @@ CheckpointArgument = Annotated[
 RunOption = Annotated[
     Path,
     typer.Option(
-        "--run", metavar="DIR", help="The run this stage belongs to.", autocompletion=completion.folders
+        "--run",
+        metavar="DIR",
+        help="The run this stage belongs to.",
+        autocompletion=completion.folders,
+        rich_help_panel=RUN,
     ),
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)]
+FreshOption = Annotated[bool, typer.Option("--fresh", help=FRESH_HELP, rich_help_panel=RUN)]
 
 
 class Track(StrEnum):
@@ -53,7 +60,11 @@ class Track(StrEnum):
 
 TrackOption = Annotated[
     Track | None,
-    typer.Option("--track", help="Record the run's figures for TensorBoard or MLflow, in local folders."),
+    typer.Option(
+        "--track",
+        help="Record the run's figures for TensorBoard or MLflow, in local folders.",
+        rich_help_panel=RUN,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -82,7 +93,7 @@ def with_options(**groups: Sequence[FieldOption]) -> Callable[[Callable[..., Non
         parameters: list[Parameter] = []
         for name, parameter in inspect.signature(verb).parameters.items():
             if name in groups:
-                parameters += [_parameter(option) for option in groups[name]]
+                parameters += [_parameter(option, of_run=name == "of_run") for option in groups[name]]
             else:
                 parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
         spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -106,8 +117,8 @@ def _given(options: Sequence[FieldOption], values: dict[str, Any]) -> list[Assig
     ]
 
 
-def _parameter(option: FieldOption) -> Parameter:
-    """Return the parameter that Typer reads an option off."""
+def _parameter(option: FieldOption, *, of_run: bool) -> Parameter:
+    """Return the parameter that Typer reads an option off; those of a whole run have headings."""
     kind: Any = option.type
     name, shown = option.name, None
     if option.value is not None:
@@ -124,7 +135,14 @@ def _parameter(option: FieldOption) -> Parameter:
         shown = "PATH"
     if option.is_list:
         kind, shown = list[kind], shown or f"<{kind.__name__}>"
-    default = typer.Option(None, name, metavar=shown, help=option.help, show_default=False)
+    default = typer.Option(
+        None,
+        name,
+        metavar=shown,
+        help=option.help,
+        show_default=False,
+        rich_help_panel=HEADINGS[str(option.key[0])] if of_run else None,
+    )
     return Parameter(_python_name(option), Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roots_compress.cli.display.output import tell
+from roots_compress.cli.options import RUN
 from roots_compress.errors import RootsError
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 JUnitOption = Annotated[
     Path | None,
-    typer.Option("--junit", metavar="FILE", help="Write stages and gates as JUnit XML, one test case each."),
+    typer.Option(
+        "--junit",
+        metavar="FILE",
+        help="Write stages and gates as JUnit XML, one test case each.",
+        rich_help_panel=RUN,
+    ),
 ]
 
 

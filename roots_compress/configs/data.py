@@ -94,17 +94,18 @@ class DataConfig(Settings):
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of labels. They give an encoder without labels a new head, which `tune` trains. The head labels
-    texts. With `records: tags` it labels words. With `records: ratings` it gives a score; name one label, the
-    name of the score. A classifier has its own labels and takes none."""
+    """Names of labels, for an encoder that has none: it gets a new head, which `tune` trains. The head labels
+    texts; with `records: tags` it labels words; with `records: ratings` it gives a score, and the one label
+    is the score's name. A classifier has labels of its own."""
     records: RecordKind | None = None
     """What each record holds. By default the model and the stages decide; with `instructions`, a run without
     `tune` reads instructions too."""
     source_language: str | None = None
-    """Of a model that translates between languages: the code of the sources', as its tokenizer has it, such
-    as eng_Latn, en_XX or en."""
+    """For a model that translates between many languages: the language of the sources, by the code that its
+    tokenizer has for it, such as eng_Latn, en_XX or en."""
     target_language: str | None = None
-    """The code of the targets' language. The graph's generation settings begin each target with it."""
+    """The language of the targets, by its code. The graph then begins each text that it writes with this
+    language's token."""
     chat: ChatConfig | None = None
     """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
     it has none."""

@@ -60,9 +60,9 @@ class GatesConfig(Settings):
     max_response_perplexity: PositiveFloat | None = None
     """Largest perplexity of the answers to held-out instructions."""
     max_response_bits_per_byte_ratio: PositiveFloat | None = None
-    """Largest bits per byte of these answers, as a multiple of the other row's."""
+    """Largest bits per byte of the answers to held-out instructions, as a multiple of the other row's."""
     max_response_bits_per_byte: PositiveFloat | None = None
-    """Largest bits per byte of these answers."""
+    """Largest bits per byte of the answers to held-out instructions."""
     max_pseudo_perplexity_ratio: PositiveFloat | None = None
     """Largest pseudo-perplexity of a masked language model, as a multiple of the other row's."""
     max_pseudo_perplexity: PositiveFloat | None = None
@@ -70,11 +70,11 @@ class GatesConfig(Settings):
     min_cosine: Correlation | None = None
     """Smallest mean cosine of sentence embeddings to those of the run's first model."""
     min_cosine_change: float | None = None
-    """Smallest change of that cosine: -0.01 allows it to fall by so much."""
+    """Smallest change of the mean cosine: -0.01 lets it fall by so much."""
     min_accuracy: Share | None = None
     """Smallest share of the held-out texts that a classifier gives their label."""
     min_accuracy_change: float | None = None
-    """Smallest change of the accuracy: -0.01 allows it to fall by one point of a hundred."""
+    """Smallest change of the accuracy: -0.01 lets it fall by one point of a hundred."""
     min_macro_f1: Share | None = None
     """Smallest mean F1 of a classifier's labels."""
     min_macro_f1_change: float | None = None
@@ -86,35 +86,35 @@ class GatesConfig(Settings):
     min_score_r2: Annotated[float, Field(le=1)] | None = None
     """Smallest share of the variance of the first model's scores that a model's scores explain (R2)."""
     min_score_r2_change: float | None = None
-    """Smallest change of that share."""
+    """Smallest change of the share of the scores' variance that is explained (R2)."""
     max_score_mse: PositiveFloat | None = None
     """Largest mean squared difference of scores to the first model's."""
     max_score_mse_change: float | None = None
-    """Largest change of that difference."""
+    """Largest change of the mean squared difference of scores to the first model's."""
     min_spearman: Correlation | None = None
     """Smallest rank correlation (Spearman) of scores to the first model's."""
     min_spearman_change: float | None = None
-    """Smallest change of that correlation."""
+    """Smallest change of the rank correlation of scores to the first model's."""
     min_label_spearman: Correlation | None = None
     """Smallest rank correlation (Spearman) of scores to the numbers in the data."""
     min_label_spearman_change: float | None = None
-    """Smallest change of that correlation."""
+    """Smallest change of the rank correlation of scores to the numbers in the data."""
     min_label_pearson: Correlation | None = None
     """Smallest correlation (Pearson) of scores to the numbers in the data."""
     min_label_pearson_change: float | None = None
-    """Smallest change of that correlation."""
+    """Smallest change of the correlation (Pearson) of scores to the numbers in the data."""
     min_auc: Share | None = None
     """Smallest area under the ROC curve, of scores for two numbers in the data."""
     min_auc_change: float | None = None
-    """Smallest change of that area."""
+    """Smallest change of the area under the ROC curve."""
     min_word_accuracy: Share | None = None
     """Smallest share of the held-out words that an encoder gives their label."""
     min_word_accuracy_change: float | None = None
-    """Smallest change of that share."""
+    """Smallest change of the share of words with the right label."""
     min_entity_f1: Share | None = None
     """Smallest F1 of the entities that an encoder finds whole, such as names of persons and places."""
     min_entity_f1_change: float | None = None
-    """Smallest change of that F1."""
+    """Smallest change of the F1 of entities."""
     max_target_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity of an encoder-decoder's targets, as a multiple of the other row's."""
     max_target_perplexity: PositiveFloat | None = None
@@ -122,7 +122,7 @@ class GatesConfig(Settings):
     min_exact_match: Share | None = None
     """Smallest share of the held-out pairs whose target an encoder-decoder writes as it is."""
     min_exact_match_change: float | None = None
-    """Smallest change of that share."""
+    """Smallest change of the share of exact matches."""
     min_chrf: Score | None = None
     """Smallest chrF of what an encoder-decoder writes; sacrebleu must be installed."""
     min_chrf_change: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -91,6 +92,22 @@ def test_every_verb_shows_an_example_that_can_be_typed(verb: str) -> None:
         assert (program, typed[: len(names)]) == ("roots-compress", names)
         command.make_context(verb, typed[len(names) :])
         assert example.split(" --")[0] in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "headings"),
+    [
+        ("prune", ["Arguments", "Options", "Run", "Text", "Measuring", "Output", "Example"]),
+        ("eval", ["Arguments", "Options", "Run", "Text", "Measuring", "Output", "Example"]),
+        ("bench", ["Arguments", "Options", "Example"]),
+    ],
+)
+def test_help_puts_many_options_under_headings_and_says_types_in_plain_words(
+    verb: str, headings: list[str]
+) -> None:
+    shown = CliRunner().invoke(app, [verb, "--help"]).output
+    assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == headings
+    assert not re.findall(r"<list|\w range>", shown)
 
 
 def complete(words: str, cwd: Path) -> list[str]:
@@ -197,6 +214,11 @@ def test_doctor_reports_versions_and_providers() -> None:
     assert result.exit_code == 0, result.output
     assert "CPUExecutionProvider" in result.stdout
     assert "torch 2." in result.stdout
+    attention = sum(line.startswith("!") for line in result.stdout.splitlines())
+    ends = {0: "Nothing is missing."}
+    assert result.stdout.splitlines()[-1] == ends.get(
+        attention, f"{attention} of these need attention: they begin with !"
+    )
 
 
 def test_version() -> None:

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from roots_compress import __version__
+from roots_compress.cli import help as layout
 from roots_compress.cli.display.console import show_error, stderr
 from roots_compress.errors import GateMissedError, RootsError, SourceWarning
 
@@ -256,8 +257,18 @@ class Verb(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the verb's own parameters and the common ones."""
-        *own, help_option = super().get_params(ctx)
+        parameters: list[Any] = super().get_params(ctx)
+        *own, help_option = parameters
+        help_option.rich_help_panel = layout.OUTPUT
         return [*own, *_common_options(), help_option]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the parameters under headings, the options of every verb last."""
+        layout.format_options(self.get_params(ctx), ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        layout.format_examples(self.epilog or "", formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
@@ -277,11 +288,22 @@ def _common_options() -> list[Any]:
     @alone.command()
     def options(
         quiet: Annotated[
-            bool, typer.Option("--quiet", "-q", help="Write errors and the result only.", show_default=False)
+            bool,
+            typer.Option(
+                "--quiet",
+                "-q",
+                help="Write errors and the result only.",
+                show_default=False,
+                rich_help_panel=layout.OUTPUT,
+            ),
         ] = False,
         json: Annotated[
             bool,
-            typer.Option("--json", help="Write events and the result as JSON lines to standard output."),
+            typer.Option(
+                "--json",
+                help="Write events and the result as JSON lines to standard output.",
+                rich_help_panel=layout.OUTPUT,
+            ),
         ] = False,
     ) -> None:
         pass

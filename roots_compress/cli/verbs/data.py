@@ -11,12 +11,15 @@ import typer
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say
 from roots_compress.cli.display.output import events, give
+from roots_compress.cli.help import HelpfulGroup
 from roots_compress.cli.options import with_options
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.errors import Key, changing_keys
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make a corpus of text: filtered, without duplicates, in shards."
+    cls=HelpfulGroup,
+    no_args_is_help=True,
+    help="Make a corpus of text: filtered, without duplicates, in shards.",
 )
 
 

@@ -35,8 +35,8 @@ def generate(
         typer.Option(
             "--max-new-tokens",
             min=1,
-            help="Most tokens to add. Default: 64, or of an encoder-decoder what generation_config.json "
-            "asks; at most as many as the context has left.",
+            help="The most tokens to write. Default: 64, or for an encoder-decoder what "
+            "generation_config.json asks; at most as many as the context has left.",
         ),
     ] = None,
     temperature: Annotated[
@@ -64,7 +64,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Continue a prompt with an exported graph, or answer it with an encoder-decoder's."""
+    """Write text with an exported graph: go on from a prompt, or answer it with an encoder-decoder."""
     from roots_compress.configs.options import spelled_option
     from roots_compress.runtime.generate import require_sampling
 

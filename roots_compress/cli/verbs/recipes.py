@@ -12,7 +12,7 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.display.console import say, show_error, stdout, write
 from roots_compress.cli.display.output import current, events, give, give_run, tell, track
-from roots_compress.cli.options import FRESH_HELP, TrackOption
+from roots_compress.cli.options import FreshOption, TrackOption
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
 from roots_compress.errors import InputError, RootsError
 
@@ -47,7 +47,7 @@ def run(
     recipe: RecipeArgument,
     model: ModelOption = None,
     folder: RunFolderOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
+    fresh: FreshOption = False,
     junit: JUnitOption = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help=REHEARSE_HELP)] = False,
     tracker: TrackOption = None,

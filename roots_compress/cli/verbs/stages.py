@@ -15,7 +15,7 @@ import typer
 from roots_compress.cli.completion import checkpoints
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import stdout
-from roots_compress.cli.display.output import events, give_run, track
+from roots_compress.cli.display.output import events, give_run, tell, track
 from roots_compress.cli.naming import Names
 from roots_compress.cli.options import (
     CHECKPOINT_HELP,
@@ -95,6 +95,7 @@ def _append(
         metrics = run_recipe(setting, folder, fresh=fresh, events=events())
     give_run(metrics, folder)
     stdout().print(table(metrics))
+    tell(f"Report: {folder / 'report.html'}")
     conclude(metrics, where=folder)
 
 

@@ -15,7 +15,7 @@ from roots_compress.cli import completion
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give, give_run, tell, track
-from roots_compress.cli.options import FRESH_HELP, TrackOption, with_options
+from roots_compress.cli.options import RUN, FreshOption, TrackOption, with_options
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
@@ -42,15 +42,17 @@ def _compress() -> Callable[..., None]:
         ],
         max_mb: Annotated[
             float | None,
-            typer.Option("--max-mb", metavar="MB", help="The largest graph, in millions of bytes."),
+            typer.Option(
+                "--max-mb", metavar="MB", help="The most that the graph may take, in millions of bytes."
+            ),
         ] = None,
         min_speedup: Annotated[
             float | None,
             typer.Option(
                 "--min-speedup",
                 metavar="TIMES",
-                help="The least gain over the model as it is: in decoding a token, or in reading a text "
-                "where it writes none.",
+                help="How many times as fast as the model as it is: in decoding a token, or in reading a "
+                "text if the model writes none.",
             ),
         ] = None,
         max_loss: Annotated[
@@ -58,20 +60,23 @@ def _compress() -> Callable[..., None]:
             typer.Option(
                 "--max-loss",
                 metavar="PERCENT",
-                help="By how much quality may be worse, such as 5%: of a perplexity, or in points of 100 of "
+                help="How much worse the quality may be, such as 5%: of a perplexity, or 5 points of 100 of "
                 "an accuracy or a cosine.",
             ),
         ] = None,
         max_minutes: Annotated[
-            float, typer.Option("--max-minutes", help="Begin no further candidate after so many minutes.")
+            float, typer.Option("--max-minutes", help="Begin no new candidate after so many minutes.")
         ] = 60.0,
         run: Annotated[
             Path | None,
             typer.Option(
-                "--run", metavar="DIR", help="The run's folder. Default: runs/NAME, by the model's name."
+                "--run",
+                metavar="DIR",
+                help="The run's folder. Default: runs/NAME, by the model's name.",
+                rich_help_panel=RUN,
             ),
         ] = None,
-        fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
+        fresh: FreshOption = False,
         junit: JUnitOption = None,
         tracker: TrackOption = None,
         of_run: Sequence[Assignment],

@@ -52,7 +52,7 @@ class SearchConfig(Settings):
     """
 
     max_minutes: PositiveFloat
-    """Minutes after which no further candidate is begun; a stage under way is finished."""
+    """Minutes after which no new candidate is begun; a stage under way is finished."""
     choices: Annotated[tuple[StageConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
         PruneConfig(kind="prune", name="prune-25", ratio=0.25),
         PruneConfig(kind="prune", name="prune-50", ratio=0.5),
