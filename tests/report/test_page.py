@@ -22,7 +22,7 @@ from tests.report.figures import SEARCH, candidate, full_run, run, stage
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&{{ 7*7 }}\x1b[31m\u202e' + "long" * 2000
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
-SECTIONS = ("stages", "trade-off", "size", "quality", "speed", "training", "gates", "search", "repeat")
+SECTIONS = ("stages", "gates", "trade-off", "size", "quality", "speed", "training", "search", "repeat")
 
 
 def sections(page: str) -> list[str]:
@@ -146,7 +146,7 @@ def test_agreement_names_its_noise_floor() -> None:
 
 def test_a_stage_that_did_not_pay_is_marked() -> None:
     page = html(run(stage(), stage(1, "quantize", perplexity=40.0)))
-    assert '<li class="bad"><b>01-quantize</b>' in page
+    assert '<li class="bad"><b>01-quantize:</b>' in page
     assert 'class="verdict hold"' in page
 
 

@@ -192,7 +192,7 @@ def curves(run: RunMetrics) -> list[Chart]:
 
 
 def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
-    last = f"Of training text: {marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted."
+    last = f"On training text. At the end, step {marks[-1].x:,.0f}: {marks[-1].y:.4g}."
 
     def draw(width: int) -> Markup:
         return lines(title, [Series(title, marks, 1)], Axis("steps"), Axis(""), width=width, height=190)
@@ -271,9 +271,9 @@ def errors(run: RunMetrics) -> list[Errors]:
             (each.name, max(0.0, 100 * each.error / longest), f"{each.error:.3g}", each.higher_precision)
             for each in ordered
         ]
-        note = "Squared error of outputs on calibration text, against their square."
+        note = "Squared error of each module's outputs on calibration text, relative to their square."
         if higher:
-            note += " Orange: kept at a higher precision."
+            note += " Orange: kept a higher precision."
         draw = partial(profile, title, measured)
         chart = _chart(title, note, lambda width, draw=draw: draw(width=width))  # type: ignore[misc]
         shown = chart if len(measured) >= FEWEST_WEIGHTS else None

@@ -64,7 +64,7 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
     else:
         bounds = _bounds(after, metric.name, metric.shown)
     notes += [f"(95%: {bounds})"] if bounds else []
-    heading = metric.heading[:1].upper() + metric.heading[1:]
+    heading = f"{metric.heading[:1].upper()}{metric.heading[1:]} ({metric.better} is better)"
     return [*found, Tile(heading, metric.shown(value), " ".join(notes)), memory]
 
 
