@@ -129,9 +129,9 @@ CHOICE: dict[str, Any] = {
     "allowed_loss": 0.005,
 }
 LINE = (
-    "integer products chosen for avx2, 512 tokens read and 128 written: 1,905 ms and 137.5 MB, weights only "
-    "would take 2,530 ms and 143.2 MB (timed on this machine with 2 threads); integer products are expected "
-    "to cost 0.00463 nats a prediction of 0.005 allowed"
+    "integer products chosen for avx2 with 512 tokens read and 128 written. This takes 1,905 ms and 137.5 "
+    "MB; weights only would take 2,530 ms and 143.2 MB (timed on this machine with 2 threads); integer "
+    "products are expected to cost 0.00463 nats a prediction of 0.005 allowed"
 )
 
 
@@ -147,7 +147,10 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"products": "float"}, "weights only chosen for avx2, 512 tokens read and 128 written: 2,530 ms"),
+        (
+            {"products": "float"},
+            "weights only chosen for avx2 with 512 tokens read and 128 written. This takes 2,530",
+        ),
         ({"expected_loss": None}, "; integer products may cost 0.005 nats a prediction"),
         ({"allowed_loss": None}, "; integer products are expected to cost 0.00463 nats a prediction"),
     ],
@@ -161,7 +164,7 @@ def test_a_report_of_an_unmeasured_processor_gives_no_figures() -> None:
     choice |= {"products": "float", "processor": "arm", "source": "no measurement of arm is shipped"}
     line = choice_caption({"choice": choice})
     assert line == (
-        "weights only chosen for arm, 512 tokens read and 128 written: no measurement of arm is shipped"
+        "weights only chosen for arm with 512 tokens read and 128 written: no measurement of arm is shipped"
     )
 
 

@@ -82,7 +82,7 @@ def request(
     refuse_missing(checkpoint, recipe_key("model"))
     if not 0 < minutes < MOST_MINUTES:
         raise InputError(
-            f"is {minutes:g}: no search can take that",
+            f"must be above 0 and below {MOST_MINUTES:,.0f}, not {minutes:g}",
             where=spelled("max_minutes"),
             remedy="Give minutes above 0, such as 60.",
         )

@@ -87,8 +87,8 @@ def _head(
     yield f"Targets: {told}."
     size = megabytes(expected.bytes * facts.source.stored_bytes)
     yield (
-        f"Expected of this chain, by other models: about {size} MB, {1 / expected.time:.1f} times as fast, "
-        f"{facts.task.metric.heading} some {100 * (expected.cost - 1):.0f}% worse."
+        f"Expected, as other models were measured: about {size} MB, {1 / expected.time:.1f} times as fast, "
+        f"{facts.task.metric.heading} about {100 * (expected.cost - 1):.0f}% worse."
     )
     if not reached:
         yield "That misses a target. No chain is expected to reach them all; this one comes nearest."
@@ -130,6 +130,6 @@ def _labelled(facts: Facts) -> str:
     """Return the lines that stand for data which only the user has."""
     column = {"labels": "  label_column: label\n"}.get(facts.task.records, "")
     return (
-        f"# This model reads {facts.task.records}, of which there is no built-in corpus. Name yours:\n"
+        f"# This model reads {facts.task.records}, and the built-in corpus has none. Name your files:\n"
         + "".join(f"# {line}\n" for line in f"data:\n  train: [texts.csv]\n{column}".splitlines())
     )

@@ -12,7 +12,7 @@ STARTER = """\
 name: first
 model: path/to/checkpoint   # a ROOTS or Hugging Face directory, or a GGUF file
 stages:
-  - kind: quantize          # 8-bit weights; a timing of some seconds decides which products
+  - kind: quantize          # 8-bit weights; a timing of some seconds chooses the kind of products
     scheme: int8
   # Smaller still: put these before `quantize`.
   # - kind: distill         # a student of about half the parameters learns from the model

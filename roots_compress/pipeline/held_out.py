@@ -58,7 +58,6 @@ class HeldOut:
             if not data.eval and error.where == recipe_key("data", "eval"):
                 error.where = recipe_key("data", "train")
                 fraction = recipe_key("data", "eval_fraction")
-                error.remedy = Text(
-                    error.remedy or "", " Held out is ", fraction, f" of it, {data.eval_fraction}."
-                )
+                told = f" says how much of it is held out: {data.eval_fraction}."
+                error.remedy = Text(error.remedy or "", " ", fraction, told)
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from roots_compress.tasks.causal_lm import CausalLM
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, counted
 from roots_compress.tasks.figures.perplexity import paid, response_predictions
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
@@ -57,5 +57,6 @@ class Answering(CausalLM):
         """Say what the perplexity of answers was measured on."""
         return (
             f"Perplexity of the answers through the ONNX graph: {protocol.tokens:,} tokens of "
-            f"{protocol.windows} conversations of at most {protocol.block_size} tokens, of {protocol.text}."
+            f"{counted(protocol.windows, 'conversation')} of at most {protocol.block_size} tokens, of "
+            f"{protocol.text}."
         )

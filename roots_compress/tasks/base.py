@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
 from roots_compress.tasks.facts import TaskFacts
+from roots_compress.tasks.figures.figures import counted
 from roots_compress.tasks.figures.predictions import Measured, Predictions, Scored, Scores, score, score_both
 from roots_compress.tasks.parity import ParityScript, ParityShape
 
@@ -305,7 +306,7 @@ class Task(TaskFacts, ABC, Generic[Engine]):
     def speed_caption(self, protocol: results.Protocol) -> str:
         """Say what speed was measured on."""
         contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
+        threads = counted(protocol.threads, "thread")
         batch, read, gain = self.timed(protocol)
         return (
             f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, {read} of "

@@ -14,7 +14,7 @@ from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.prompts import check_context, check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 from roots_compress.tasks.base import Axes, Task
-from roots_compress.tasks.figures.figures import Metric, Workload
+from roots_compress.tasks.figures.figures import Metric, Workload, counted
 from roots_compress.tasks.figures.perplexity import window_predictions, windows_perplexity
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 from roots_compress.tasks.parity import ParityScript
@@ -203,7 +203,8 @@ class CausalLM(Task[LanguageModel]):
         """Say what perplexity was measured on."""
         opened = "opened with BOS" if protocol.bos else "without BOS"
         return (
-            f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
+            "Perplexity through the ONNX graph: "
+            f"{counted(protocol.windows, 'window')} of {protocol.block_size} tokens, "
             f"{opened}, of {protocol.text}."
         )
 
@@ -213,7 +214,7 @@ class CausalLM(Task[LanguageModel]):
 
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
         """Return that a prompt is read, and tokens decoded after it."""
-        return "batch 1", "at contexts", "Decode gain: over the baseline, at the longest of them."
+        return "batch 1", "at contexts", "Decode gain: over the baseline, at the longest context."
 
 
 def _axes(state: State, tokens: str) -> dict[int, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
-from roots_compress.tasks.figures.figures import Metric, share
+from roots_compress.tasks.figures.figures import Metric, counted, share
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Classification(LabelTask):
     def caption(self, protocol: Protocol) -> str:
         """Say what accuracy and speed were measured on."""
         return (
-            f"Accuracy, macro F1 and Matthews correlation through the ONNX graph: {protocol.windows} texts "
+            "Accuracy, macro F1 and Matthews correlation through the ONNX graph: "
+            f"{counted(protocol.windows, 'text')} "
             f"of at most {protocol.block_size} tokens, of {protocol.text}. {self.speed_caption(protocol)}"
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from roots_compress.errors import InputError
 from roots_compress.tasks.base import Axes, Outputs
 from roots_compress.tasks.encoder import BY_TOKEN, LikenessTask
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +87,8 @@ class SentenceEmbedding(LikenessTask):
     def caption(self, protocol: Protocol) -> str:
         """Say what likeness and speed were measured on."""
         return (
-            f"Cosine: mean, to the baseline's embeddings, through the ONNX graph, of {protocol.windows} "
-            f"paragraphs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"Cosine: mean, to the baseline's embeddings, through the ONNX graph, of "
+            f"{counted(protocol.windows, 'paragraph')} of at most {protocol.block_size} tokens of "
+            f"{protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )

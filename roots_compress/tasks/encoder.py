@@ -114,7 +114,7 @@ class EncoderTask(Task[Encoder]):
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
         """Return that texts are read."""
         batches = f"one text, and {BATCH} at once" if TOGETHER in self.workloads else "one text"
-        return batches, "for texts", "Encode gain: over the baseline, for one text of the longest of them."
+        return batches, "for texts", "Encode gain: over the baseline, for one text of the greatest length."
 
 
 class LabelTask(EncoderTask):

@@ -13,7 +13,7 @@ import numpy as np
 from roots_compress.errors import InputError, Key
 from roots_compress.runtime.encoder import Encoder
 from roots_compress.tasks.encoder import ALONE, EncoderTask
-from roots_compress.tasks.figures.figures import Metric, Workload
+from roots_compress.tasks.figures.figures import Metric, Workload, counted
 from roots_compress.tasks.figures.perplexity import LOGITS_BYTES, exponential
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
@@ -131,7 +131,8 @@ class MaskedLM(EncoderTask):
     def caption(self, protocol: Protocol) -> str:
         """Say what pseudo-perplexity and speed were measured on."""
         return (
-            f"Pseudo-perplexity through the ONNX graph: of {protocol.windows} paragraphs of at most "
+            "Pseudo-perplexity through the ONNX graph: of "
+            f"{counted(protocol.windows, 'paragraph')} of at most "
             f"{protocol.block_size} tokens of {protocol.text}. At most {HIDDEN} tokens of each are scored, "
             f"hidden one at a time. {self.speed_caption(protocol)}"
         )

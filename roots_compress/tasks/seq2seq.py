@@ -136,5 +136,5 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
 
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
         """Return that a source is read, and a target decoded."""
-        answer = f"{protocol.decode_tokens} tokens that answer the longest of them"
+        answer = f"{protocol.decode_tokens} tokens that answer the longest source"
         return "batch 1", "for sources", f"Decode gain: over the baseline, of {answer}."

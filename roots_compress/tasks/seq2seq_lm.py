@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.runtime.protocol import Seq2SeqModel, Tokens
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, counted
 from roots_compress.tasks.figures.perplexity import LOGITS_BYTES, bits_per_byte, exponential
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 from roots_compress.tasks.figures.references import METRICS, reference_figures
@@ -102,7 +102,8 @@ class Seq2SeqLM(Seq2SeqTask):
     def caption(self, protocol: Protocol) -> str:
         """Say what was measured on what."""
         return (
-            f"Target perplexity through the ONNX graphs: {protocol.windows} pairs with {protocol.tokens} "
+            "Target perplexity through the ONNX graphs: "
+            f"{counted(protocol.windows, 'pair')} with {protocol.tokens} "
             f"tokens of targets, of {protocol.text}. Exact match, chrF, BLEU and ROUGE-L: of the targets "
             f"that the model writes for them, the likeliest token each time. {self.speed_caption(protocol)}"
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
-from roots_compress.tasks.figures.figures import Metric, share
+from roots_compress.tasks.figures.figures import Metric, counted, share
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class TokenClassification(LabelTask):
         """Say what the figures and speed were measured on."""
         return (
             "Share of words with the right label, and F1 of entities found whole, through the ONNX graph: "
-            f"{protocol.windows} texts of at most {protocol.block_size} tokens, of {protocol.text}. "
+            f"{counted(protocol.windows, 'text')} of at most {protocol.block_size} tokens, of "
+            f"{protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
 

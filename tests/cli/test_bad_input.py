@@ -384,8 +384,14 @@ PLACE_FAULTS = [
     ("import {models}/nan --out model", "NaN"),
     ("eval absent", "PATH: ... absent' does not exist"),
     ("eval {models}/good --limit 3", "--limit: ... no task is named"),
-    ("compress {models}/good --max-mb 1 --max-minutes nan", "--max-minutes: is nan"),
-    ("compress {models}/good --max-mb 1 --max-minutes -5", "--max-minutes: is -5"),
+    (
+        "compress {models}/good --max-mb 1 --max-minutes nan",
+        "--max-minutes: must be ... not nan",
+    ),
+    (
+        "compress {models}/good --max-mb 1 --max-minutes -5",
+        "--max-minutes: must be ... not -5",
+    ),
     ("eval {texts}/short.txt", "not in GGUF format"),
     ("eval {models}/short-context --data nothere", "--data: ... nothere' does not exist"),
     ("eval {texts}/void", "without config.json"),

@@ -41,6 +41,12 @@ def test_the_table_has_a_row_for_each_stage_with_its_figures() -> None:
     assert "24 windows of 512 tokens" in text
 
 
+def test_one_window_and_one_thread_are_said_in_the_singular() -> None:
+    text = " ".join(rendered(table(replace(RUN, protocol=replace(PROTOCOL, windows=1, threads=1)))).split())
+    assert "1 window of 512 tokens" in text
+    assert "1 thread," in text
+
+
 def test_a_megabyte_is_a_million_bytes() -> None:
     for size, shown in ((12_345_678, "12.3"), (52_000, "0.052")):
         (row,) = rows_of(run(stage(size=size)))

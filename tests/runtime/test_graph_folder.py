@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.onnx.engine import OnnxEngine
-from roots_compress.runtime.onnx.graph_folder import graph_files
+from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 
@@ -49,6 +49,14 @@ def test_a_file_named_twice_differently_counts_once(folder: Path) -> None:
 
 def test_missing_folder(tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere", "no such folder")
+
+
+def test_a_stage_that_a_run_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
+    for name in ("00-baseline", "01-quantize"):
+        (tmp_path / name / "onnx").mkdir(parents=True)
+    with pytest.raises(InputError) as refused:
+        find_graph(tmp_path / "02-quantize")
+    assert refused.value.remedy == f"{tmp_path} holds the stages 00-baseline, 01-quantize."
 
 
 def test_folder_without_a_graph(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_recipe_and_verbs_compress_it(saved: tuple[Path, PreTrainedModel, Path
     sets = [f"calibration.{name}={value}" for name, value in calibration.items()]
     said = roots("quantize", "--run", run, "--int8", *(part for each in sets for part in ("--set", each)))
     # It reads no more than its context, and writes nothing.
-    assert re.search(r"chosen for [\w-]+, 64 tokens read: ", " ".join(said.split()))
+    assert re.search(r"chosen for [\w-]+ with 64 tokens read\. This takes ", " ".join(said.split()))
     assert "pseudo-perplexity" in roots("report", run)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["task"] == "masked_lm"

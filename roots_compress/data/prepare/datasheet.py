@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from roots_compress.configs.prepare import PrepareConfig, SourceConfig, name_of
@@ -97,6 +97,20 @@ def _most_first(found: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(found.items(), key=lambda each: (-each[1], each[0]))
 
 
+def _removed(datasheet: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how many documents each reason removed from each source."""
+    if not any(number for _, number in _most_first(datasheet["removed"])):
+        yield "No document was removed."
+        return
+    yield from ("`removed.log.zst` names each document that was removed, and why.", "")
+    names = [each["name"] for each in datasheet["sources"]]
+    yield f"| reason | {' | '.join(names)} | all |"
+    yield "|---" * (len(names) + 2) + "|"
+    for reason, number in _most_first(datasheet["removed"]):
+        cells = [f"{each['removed'].get(reason, 0):,}" for each in datasheet["sources"]]
+        yield f"| {reason} | {' | '.join(cells)} | {number:,} |"
+
+
 def markdown(datasheet: Mapping[str, Any], name: str) -> str:
     """Return the datasheet as a page."""
     lines = [f"# {name}", "", f"{summary(datasheet)}."]
@@ -114,12 +128,7 @@ def markdown(datasheet: Mapping[str, Any], name: str) -> str:
         for file in each["files"]:
             file_name = f"{each['name']}: {file['name']}".replace("|", "\\|")
             lines.append(f"| {file_name} | {file['bytes']:,} | `{file['sha256']}` |")
-    lines += ["", "## Removed", "", "`removed.log.zst` names each document that was removed, and why.", ""]
-    names = [each["name"] for each in datasheet["sources"]]
-    lines += [f"| reason | {' | '.join(names)} | all |", "|---" * (len(names) + 2) + "|"]
-    for reason, number in _most_first(datasheet["removed"]):
-        cells = [f"{each['removed'].get(reason, 0):,}" for each in datasheet["sources"]]
-        lines.append(f"| {reason} | {' | '.join(cells)} | {number:,} |")
+    lines += ["", "## Removed", "", *_removed(datasheet)]
     lines += ["", "## Shards", "", "| file | documents | text | sha256 |", "|---|---|---|---|"]
     for each in datasheet["shards"]:
         lines.append(

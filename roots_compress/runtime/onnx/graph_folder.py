@@ -54,7 +54,7 @@ def find_graph(folder: Path) -> Path:
         raise InputError(
             "is not a graph" if exists else "there is no such folder",
             where=folder,
-            remedy=f"Name a folder that holds {GRAPH_NAME}.",
+            remedy=_near(folder),
         )
     for name in GRAPH_PLACES:
         if (folder / name).is_file():
@@ -68,6 +68,13 @@ def find_graph(folder: Path) -> Path:
     else:
         remedy = EXPORT_AGAIN
     raise InputError(f"the folder holds no {GRAPH_NAME}", where=folder, remedy=remedy)
+
+
+def _near(folder: Path) -> str:
+    """Return what to name instead: the stages of the run that a folder would be in."""
+    stages = sorted(each.parent.name for each in folder.parent.glob("[0-9][0-9]-*/onnx"))
+    named = f"{folder.parent} holds the stages {', '.join(stages)}."
+    return named if stages else f"Name a folder that holds {GRAPH_NAME}."
 
 
 def _is_graph_file(path: Path) -> bool:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 window`, `24 windows`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure of quality: its name and direction, and how reports show it."""

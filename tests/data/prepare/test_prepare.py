@@ -126,6 +126,15 @@ def test_a_shard_that_is_not_what_was_written_is_refused(tmp_path: Path, change:
             attempt()
 
 
+def test_the_readme_says_that_nothing_was_removed_in_place_of_an_empty_table(tmp_path: Path) -> None:
+    removed = []
+    for name, texts in (("with", [prose(1), prose(2), prose(1)]), ("without", [prose(1), prose(2)])):
+        made(tmp_path / name, sources=[{"path": jsonl(tmp_path / f"{name}.jsonl", texts), "name": "a"}])
+        removed.append((tmp_path / name / "README.md").read_text().split("## Removed")[1])
+    assert "| reason | a | all |\n|---|---|---|\n| duplicates.exact | 1 | 1 |\n" in removed[0]
+    assert removed[1].split("##")[0].strip() == "No document was removed."
+
+
 def test_a_corpus_killed_at_any_commit_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

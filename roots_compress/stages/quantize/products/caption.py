@@ -24,11 +24,11 @@ def _line(choice: dict[str, Any]) -> str:
     chosen, work = choice["products"], choice["workload"]
     other = "float" if chosen == "integer" else "integer"
     written = f" and {work['write']:,} written" if work["write"] else ""
-    said = f"{FORMS[chosen]} chosen for {choice['processor']}, {work['read']:,} tokens read{written}: "
+    said = f"{FORMS[chosen]} chosen for {choice['processor']} with {work['read']:,} tokens read{written}"
     if "milliseconds" not in choice:
-        return f"{said}{choice['source']}"
+        return f"{said}: {choice['source']}"
     took, would = choice["milliseconds"][chosen], choice["milliseconds"][other]
-    said += f"{took:,.0f} ms and {_size(choice['bytes'][chosen])}, {FORMS[other]} would take "
+    said += f". This takes {took:,.0f} ms and {_size(choice['bytes'][chosen])}; {FORMS[other]} would take "
     said += f"{would:,.0f} ms and {_size(choice['bytes'][other])} ({choice['source']})"
     return said + _loss(choice)
 
