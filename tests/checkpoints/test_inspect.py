@@ -339,7 +339,7 @@ def test_a_directory_tells_what_its_model_does(
         ({"general.architecture": "mamba"}, "mamba"),
         ({"general.architecture": "gemma"}, "gemma"),
         ({"general.name": "x"}, "general.architecture"),
-        ({"general.architecture": "llama", "llama.expert_count": 8}, "expert_count"),
+        ({"general.architecture": "llama", "llama.expert_group_count": 8}, "expert_group_count"),
         ({"general.architecture": "llama", "general.alignment": 0}, "alignment"),
         ({"general.architecture": "llama", "general.alignment": 48}, "alignment 48, which is no power of 2"),
     ],
