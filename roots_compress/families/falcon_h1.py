@@ -57,7 +57,15 @@ def _read(switches: Switches) -> ModelSpec:
     for key in ("mamba_proj_bias", "projectors_bias"):
         if switches.flag(key, False):
             switches.refuse(f"{key} is true; projections of Mamba-2 with biases are not supported")
-    shape = read_shape(switches, kv_heads=8, null_kv_heads=True, whole_heads=True, context=8192, eps=1e-5)
+    shape = read_shape(
+        switches,
+        kv_heads=8,
+        null_kv_heads=True,
+        whole_heads=True,
+        context=8192,
+        eps=1e-5,
+        activations={"silu": "silu", "swish": "silu"},  # Mamba-2's too.
+    )
     bias = switches.flag("attention_bias", False)
     attention = Attention(
         heads=shape.heads,

@@ -63,6 +63,8 @@ def _read(switches: Switches) -> ModelSpec:
         for key in OF_MAMBA:
             switches.take(key)
     else:
+        if shape.activation != "silu":
+            switches.refuse("hidden_act is not silu, which Mamba-2 has")
         mamba = _mamba(switches, shape.width, shape.norm.eps)
     return granite_spec(
         switches,
