@@ -34,9 +34,7 @@ def _windows(switches: Switches, layers: int) -> Sequence[int | None]:
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("num_local_experts", "num_experts")
-    spec = read_decoder(
-        switches, windows=_windows, biases="qkv", kv_heads=16, null_kv_heads=True, context=32768
-    )
+    spec = read_decoder(switches, windows=_windows, biases="qkv", kv_heads=16, context=32768)
     _, mlp = spec.layers[0]
     assert isinstance(mlp.op, Mlp)
     shared = read_shared(
