@@ -53,7 +53,7 @@ class TrainingConfig(Settings):
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this global norm."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast precision; weights stay float32. `auto`: bf16 where the GPU or CPU has matrix units for it."""
+    """Autocast precision; weights stay float32. `auto`: bf16 where the GPU or CPU has instructions for it."""
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints of the training state."""
     processes: PositiveInt | None = None

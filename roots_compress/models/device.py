@@ -67,7 +67,8 @@ def as_multiplied(tensor: Tensor) -> Tensor:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether the device has matrix units for bfloat16; without them it computes slower than float32."""
+    """Whether the device can multiply bfloat16 itself; one that cannot computes slower than in float32."""
     if device == "cpu":
-        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("amx_bf16", False) or has.get("avx512_bf16", False))
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -294,6 +294,16 @@ def test_layers_that_are_computed_again_keep_less_and_give_the_same(tmp_path: Pa
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.parametrize(
+    ("extension", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_vnni", "no")]
+)
+def test_a_cpu_trains_in_bf16_where_it_has_instructions_for_it(
+    extension: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {extension: True})
+    assert resolve_precision("auto", "cpu") == precision
+
+
 def test_resolved_precisions() -> None:
     assert resolve_precision("fp32", "cpu") == "no"
     assert resolve_precision("fp16", "cpu") == "fp16"
