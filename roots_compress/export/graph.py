@@ -166,7 +166,7 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
 
     normed_NW = walk(matrices, parts_of(config.spec)[-1], hidden_NW, emit)
     with builder.scope("head"):
-        logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
+        logits_BKV = _logits(matrices, shared.back(normed_NW, config.spec.width), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
     for state, dtype, present in zip(states, types, presents, strict=True):
         builder.output(state.present, present, dtype, _shape(names, state.present, state))
@@ -195,7 +195,7 @@ def _embed(matrices: Matrices, shared: Shared, input_ids_BT: ir.Value, position_
         if embeddings.positions is not None:
             position_NW = matrices.embedding("model.embed_positions", shared.to_front(position_ids_BT))
             hidden_NW = builder.op("Add", hidden_NW, position_NW)
-    return hidden_NW
+        return shared.entering(hidden_NW)
 
 
 def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) -> ir.Value:

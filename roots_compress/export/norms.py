@@ -28,9 +28,18 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
 
 
 def by_head(
-    builder: GraphBuilder, x_Nx: ir.Value, gain: ir.Value, epsilon: float, heads: int, width: int
+    builder: GraphBuilder,
+    x: ir.Value,
+    gain: ir.Value,
+    epsilon: float,
+    heads: int,
+    width: int,
+    leading: tuple[int, ...] = (-1,),
 ) -> ir.Value:
-    """Return what is normed head by head, each over its own channels."""
-    x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
-    normed = rms_norm(builder, x_NHD, gain, epsilon)
-    return builder.op("Reshape", normed, builder.integers(-1, heads * width))
+    """Return what is normed head by head, each over its own channels.
+
+    `leading` are the axes before the channels, as `Reshape` takes them: one of `Nx`, two of `BTx`.
+    """
+    split = builder.op("Reshape", x, builder.integers(*leading, heads, width))
+    normed = rms_norm(builder, split, gain, epsilon)
+    return builder.op("Reshape", normed, builder.integers(*leading, heads * width))

@@ -6,14 +6,13 @@ Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.blocks import Blocks, Slots
 from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.compact import Compact, Place, takes_axes
 from roots_compress.export.rotations import CosSin, Rotations, Turning
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.limits import is_compact
@@ -21,45 +20,6 @@ from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.quantized import has_int8_cache
 
 Window = int | None
-
-
-class Place(NamedTuple):
-    """Where the graph writes a prompt's tokens into a cache in int8; a single token the operator writes."""
-
-    first_1: ir.Value
-    """The first slot: behind the tokens of the longest row, over its padding."""
-    end_1: ir.Value
-    """The slot after the last."""
-    is_step: ir.Value
-    """Whether there is one new token a row."""
-
-
-@dataclass(frozen=True)
-class Compact:
-    """What `GroupQueryAttention` reads: in cache and prompt, each row's tokens first, its padding after them.
-
-    The operator knows no padding on the left, where callers put it. So the new tokens of each row are turned
-    until the real ones come first, and the outputs are turned back. A row's padding then lies after all that
-    its tokens see, and in the cache the next token takes its place. Padding on the right, which
-    onnxruntime-genai gives, lies there already.
-    """
-
-    to_front_N: ir.Value
-    """Which flat token stands at each place once the rows are turned."""
-    back_N: ir.Value
-    """The inverse."""
-    past_B: ir.Value
-    """Tokens of each row that the caches hold."""
-    last_B: ir.Value
-    """int32: the slot of each row's last new token, padding included."""
-    slots: ir.Value
-    """int32 scalar: S."""
-    position_ids_BT: ir.Value
-    """Positions of the turned tokens."""
-    cos_sin: dict[Turning, CosSin]
-    """Cosines and sines by position, of the new tokens' positions only."""
-    place: Place | None
-    """None where the operator writes all of the cache."""
 
 
 class Shared:
@@ -80,6 +40,8 @@ class Shared:
         self._no_keys: dict[int, ir.Value] = {}
         self._new_mask_BT: ir.Value | None = None
         self._real_BT1: ir.Value | None = None
+        self.keeps_axes = False
+        """Whether layers work on `BTx`, as fused attention does, in place of `Nx`."""
         self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
         """Mean keys that block-sparse layers give beside their caches, and their shapes, by layer."""
         with builder.scope("frame"):
@@ -91,6 +53,7 @@ class Shared:
             attentions = config.spec.attentions()
             if not builder.portable and builder.dtype == ir.DataType.FLOAT and is_compact(config.spec):
                 compact = self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
+                self.keeps_axes = takes_axes(config)
                 self._add_blocks(
                     attentions,
                     lambda: self._compact_slots(compact, past_BGPD),
@@ -106,8 +69,26 @@ class Shared:
             }
             self._add_blocks(attentions, self._standard_slots)
 
-    def rows(self, flat: ir.Value) -> ir.Value:
-        """Give a flat activation `(N, x)` its batch and token axes back, `BTx`."""
+    def rows(self, x: ir.Value) -> ir.Value:
+        """Return an activation that layers work on with its batch and token axes, `BTx`."""
+        return x if self.keeps_axes else self._with_axes(x)
+
+    def flat(self, x_BTx: ir.Value, width: int) -> ir.Value:
+        """Return `BTx` as layers work on it: `Nx`, unless they keep its axes."""
+        if self.keeps_axes:
+            return x_BTx
+        return self.builder.op("Reshape", x_BTx, self.builder.integers(-1, width))
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The axes before the channels of an activation that layers work on, as `Reshape` takes them."""
+        return (0, 0) if self.keeps_axes else (-1,)
+
+    def entering(self, embedded_NW: ir.Value) -> ir.Value:
+        """Return what the first layer reads as layers work on it."""
+        return self._with_axes(embedded_NW) if self.keeps_axes else embedded_NW
+
+    def _with_axes(self, flat: ir.Value) -> ir.Value:
         return self.builder.op("Reshape", flat, self._shape_BTx)
 
     def bias(self, visible: ir.Value) -> ir.Value:
@@ -120,11 +101,13 @@ class Shared:
         flat_N = self.builder.op("Reshape", tokens, self.builder.integers(-1))
         return flat_N if self.compact is None else self.builder.op("Gather", flat_N, self.compact.to_front_N)
 
-    def back(self, x_NW: ir.Value) -> ir.Value:
-        """Return the rows of a flat activation in the callers' order, `BTW`."""
+    def back(self, x: ir.Value, width: int) -> ir.Value:
+        """Return an activation that layers work on in the callers' order, `BTW`."""
+        if self.keeps_axes:
+            x = self.builder.op("Reshape", x, self.builder.integers(-1, width))
         if self.compact is not None:
-            x_NW = self.builder.op("Gather", x_NW, self.compact.back_N)
-        return self.rows(x_NW)
+            x = self.builder.op("Gather", x, self.compact.back_N)
+        return self._with_axes(x)
 
     def _compact(
         self, config: RootsConfig, attention_mask_BS: ir.Value, position_ids_BT: ir.Value

@@ -12,6 +12,7 @@ from torch import nn
 
 from roots_compress.export.exact import dequantized
 from roots_compress.export.graph import build_graph
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format
 from tests.export.quantized import quantized, tiny_quantized
@@ -142,6 +143,27 @@ def test_fused_attention_reads_one_product_of_queries_keys_and_values() -> None:
     model = tiny_quantized("w8a8", layers=[tiny_layer(head_dim=16)])
     nodes = [node.op_type for node in build_graph(model).graph]
     assert nodes.count("MatMulIntegerToFloat") == 4 + 1
+
+
+@pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
+def test_layers_without_plain_matrices_keep_the_axes_of_fused_attention(weight_format: Format) -> None:
+    model = tiny_quantized(weight_format, layers=[tiny_layer(head_dim=16)] * 2)
+    assert not any(node.op_type == "Reshape" for node in layer_nodes(model))
+
+
+def test_layers_with_a_plain_matrix_work_on_flat_rows() -> None:
+    model = tiny_model(layers=[tiny_layer(head_dim=16)])
+    names = [name for name in model.config.spec.matrices() if name.startswith("model.layers")]
+    spared = quantized(model, dict.fromkeys(names[1:], "w8"))
+    # Queries, keys and values get the axes of fused attention, and what it gives loses them.
+    assert [node.op_type for node in layer_nodes(spared)].count("Reshape") == 4
+    input_ids, mask = tiny_tokens(2, 12), left_padded_mask(2, 12)
+    actual = serve(exact_session(spared), input_ids, mask, [11])
+    assert relative_difference(actual, expected(dequantized(spared), input_ids, mask), mask) < 1e-5
+
+
+def layer_nodes(model: RootsWithHead) -> list[ir.Node]:
+    return [node for node in build_graph(model).graph if (node.name or "").startswith("layers.")]
 
 
 @pytest.mark.parametrize("apart", ["q_proj", "up_proj"])

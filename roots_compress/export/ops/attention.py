@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.compact import Compact
 from roots_compress.export.norms import by_head, rms_norm
 from roots_compress.export.ops.block_attention import block_attention, grouped_product
 from roots_compress.export.ops.fused_attention import (
@@ -24,7 +25,7 @@ from roots_compress.export.ops.fused_attention import (
     turned,
     turned_parts,
 )
-from roots_compress.export.shared import Compact, Shared
+from roots_compress.export.shared import Shared
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm
 from roots_compress.models.quantized import has_int8_cache
@@ -63,11 +64,11 @@ def self_attention(
                 for x, heads in ((query, op.heads), (key, op.kv_heads))
             )
         if norm is not None:
-            query = query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
-            key = query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
+            queries, keys = ((heads, op.head_dim, shared.leading) for heads in (op.heads, op.kv_heads))
+            query = query_norm(matrices, norm, f"{module}.q_norm", query, *queries)
+            key = query_norm(matrices, norm, f"{module}.k_norm", key, *keys)
             if norm.values:
-                gain = builder.filled(op.head_dim, 1)
-                value = by_head(builder, value, gain, norm.eps, op.kv_heads, op.head_dim)
+                value = by_head(builder, value, builder.filled(op.head_dim, 1), norm.eps, *keys)
         rows = shared.rows(query), shared.rows(key), shared.rows(value)
     if shared.compact is None:
         context_BTx, present = _standard(builder, shared, op, rows, past, heads)
@@ -77,7 +78,7 @@ def self_attention(
         )
     else:
         context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
-    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
+    context_Nx = shared.flat(context_BTx, op.heads * op.head_dim)
     if op.gated:
         gate_Nx = builder.op("Sigmoid", matrices.linear(f"{module}.gate_proj", x_NW))
         context_Nx = builder.op("Mul", context_Nx, gate_Nx)
@@ -185,13 +186,19 @@ def rotated(builder: GraphBuilder, shared: Shared, op: Attention, x_BTx: ir.Valu
 
 
 def query_norm(
-    matrices: Matrices, norm: QkNorm, module: str, x_Nx: ir.Value, heads: int, width: int
+    matrices: Matrices,
+    norm: QkNorm,
+    module: str,
+    x: ir.Value,
+    heads: int,
+    width: int,
+    leading: tuple[int, ...] = (-1,),
 ) -> ir.Value:
-    """Return queries or keys normed over each head, or over all heads of a token at once."""
+    """Return queries or keys normed over each head, or over all heads of a token at once; see `by_head`."""
     builder, weight = matrices.builder, matrices.vector(module + ".weight")
     if norm.over == "projection":
-        return rms_norm(builder, x_Nx, weight, norm.eps)
-    return by_head(builder, x_Nx, weight, norm.eps, heads, width)
+        return rms_norm(builder, x, weight, norm.eps)
+    return by_head(builder, x, weight, norm.eps, heads, width, leading)
 
 
 def split_heads(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir.Value:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
-from roots_compress.export.shared import Compact
+from roots_compress.export.compact import Compact
 from roots_compress.models.ops.attention import Rope
 
 INT8 = int(ir.DataType.INT8)

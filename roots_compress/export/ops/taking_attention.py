@@ -9,9 +9,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT
+from roots_compress.export.compact import Compact
 from roots_compress.export.ops.attention import query_norm, rotated, split_heads
 from roots_compress.export.ops.fused_attention import KeyValue
-from roots_compress.export.shared import Compact, Shared
+from roots_compress.export.shared import Shared
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 

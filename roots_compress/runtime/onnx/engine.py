@@ -249,6 +249,8 @@ class OnnxEngine:
             binding.bind_ortvalue_input(state.past, past)
             binding.bind_output(state.present, self._device)
         run_bound(self._session, binding, self._graph)
+        if buffers is not None and not self._states:
+            return OnnxCache(buffers, mask)  # To wrap every output takes as long as half a layer.
         outputs, count = binding.get_outputs()[1:], len(self._key_values)
         return OnnxCache(buffers or tuple(outputs[:count]), mask, tuple(outputs[count:]))
 
@@ -273,7 +275,7 @@ class OnnxEngine:
         The fused operators that write in place are the CPU's, and so is the memory.
         """
         held = cache.attention_mask.shape[1]
-        if all(value.shape()[2] >= slots for value in cache.keys_values):
+        if cache.keys_values[0].shape()[2] >= slots:  # They are made and grow together.
             return cache
         capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self.max_context)
         grown = []
