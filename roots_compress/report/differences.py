@@ -79,6 +79,11 @@ class Difference:
     verdict: Literal["better", "worse", "equal", "within noise"]
 
 
+def _alike(axis: Axis, one: Figure, other: Figure) -> bool:
+    """Whether two figures are the same in all digits that are shown."""
+    return axis.shown(one.value) == axis.shown(other.value)
+
+
 def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
     """Whether two figures differ by more than is known of their noise."""
     if axis.kind == "memory":
@@ -104,7 +109,7 @@ def differences(axes: Sequence[Axis], last: Sequence[ComparedRow]) -> Iterator[D
                 continue
             before, after = last[0].figures[axis.key], row.figures[axis.key]
             verdict: Literal["better", "worse", "equal", "within noise"] = "within noise"
-            if before.value == after.value:
+            if _alike(axis, before, after):
                 verdict = "equal"
             elif _apart(axis, before, after):
                 verdict = "better" if (after.value < before.value) == (axis.better == "lower") else "worse"
@@ -121,11 +126,11 @@ def sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
     best, second = ordered[:2]
     mine, its = best.figures[axis.key], second.figures[axis.key]
     words = axis.heading[:1].upper() + axis.heading[1:]
-    if mine.value == ordered[-1].figures[axis.key].value:
+    if _alike(axis, mine, ordered[-1].figures[axis.key]):
         yield f"{words}: no difference, {axis.shown(mine.value)}."
         return
     told = f"{best.run} is best with {_told(axis, mine)}; {second.run} has {_told(axis, its)}"
-    if mine.value == its.value:
+    if _alike(axis, mine, its):
         told = f"{best.run} and {second.run} are best with {_told(axis, mine)}"
     elif not _apart(axis, mine, its):
         if axis.metric is None:

@@ -51,6 +51,13 @@ def test_sizes_are_told_apart_and_never_written_with_an_exponent() -> None:
     assert shown == ["999.9 MB", "1,000 MB", "1,234 MB", "10,000 MB", "0.01200 MB"]
 
 
+def test_a_difference_that_no_digit_shows_is_none() -> None:
+    other = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0001))
+    found = compared(RUN, other)
+    assert verdicts(found)["perplexity"] == "equal +0.0%"
+    assert "Perplexity: no difference, 21.000." in found.sentences
+
+
 def test_a_difference_within_noise_is_no_difference() -> None:
     nearly = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.2, decode=(110.0, 88.0)))
     intervals = {"perplexity": (19.0, 23.0)}

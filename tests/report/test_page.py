@@ -144,6 +144,20 @@ def test_agreement_names_its_noise_floor() -> None:
     assert "<td>0.94</td>" in page
 
 
+@pytest.mark.parametrize(
+    ("decode", "said"),
+    [
+        ((100.0, 77.0), "a token, within noise of 12.5 ms"),
+        ((100.0, 160.0), "a token, 2.0x faster than 12.5 ms"),
+        ((100.0, 40.0), "a token, 2.0x slower than 12.5 ms"),
+    ],
+)
+def test_the_tile_of_speed_agrees_with_the_verdict(decode: tuple[float, float], said: str) -> None:
+    page = html(run(stage(), stage(1, "quantize", size=2_000_000, decode=decode)))
+    assert said in page
+    assert ("as fast" in page.partition('<dl class="tiles">')[0]) is ("noise" in said)
+
+
 def test_a_stage_that_did_not_pay_is_marked() -> None:
     page = html(run(stage(), stage(1, "quantize", perplexity=40.0)))
     assert '<li class="bad"><b>01-quantize:</b>' in page

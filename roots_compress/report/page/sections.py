@@ -10,7 +10,7 @@ from typing import Any
 
 from roots_compress.report.charts.svg import cut
 from roots_compress.report.rows import quality_of
-from roots_compress.report.spread import speeds, speedup_of, time_of
+from roots_compress.report.spread import SPEED_NOISE, gain_of, speeds, speedup_of, time_of
 from roots_compress.report.text import megabytes
 from roots_compress.report.verdict import factor, numbered
 from roots_compress.results import Json, Metrics, RunMetrics, StageResult
@@ -53,7 +53,9 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
         gain = speedup_of(first, last, workload).value
         if several and gain == gain:
             before_ms = f"{time_of(first, workload).value:.3g} ms"
-            tile = _noted(tile, f"a {workload.unit}, {_times(gain, 'faster', 'slower')} {before_ms}")
+            certain = abs(gain_of(first, last, workload) - 1) > SPEED_NOISE
+            compared = _times(gain, "faster", "slower") if certain else "within noise of"
+            tile = _noted(tile, f"a {workload.unit}, {compared} {before_ms}")
         found.append(tile)
     metric, (was, value) = task.metric, quality_of(task, first, last)
     notes = []
