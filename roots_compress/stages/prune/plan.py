@@ -109,11 +109,11 @@ def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
     ratios = {AXES[name].ratio for name in present}
     for name, cut in AXES.items():
         if ratio_of(config, name) and cut.ratio not in ratios:
-            others = " or ".join(dict.fromkeys(AXES[each].ratio for each in AXES if each in present))
+            others = ", ".join(dict.fromkeys(AXES[each].ratio for each in AXES if each in present))
             raise InputError(
                 f"{cut.ratio} {ratio_of(config, name)} cannot be met: the model has no {cut.unit} to cut",
                 where=Key(cut.ratio),
-                remedy=f"Set {cut.ratio} to 0. This model has {others}, layer_ratio and residual_ratio.",
+                remedy=f"Set {cut.ratio} to 0. This model takes {others}, layer_ratio and residual_ratio.",
             )
     if config.residual_ratio and (reason := _fixed_stream(spec)):
         raise InputError(
@@ -203,8 +203,9 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
     if not least <= kept <= most:
         nearest = most if kept > most else least
         unit = f" in multiples of {multiple_of}" if multiple_of > 1 else ""
+        stays = f"{least} to {most} can stay{unit}" if least < most else f"only {least} can stay"
         raise InputError(
-            f"{key} {ratio} leaves no legal width: of {width}, between {least} and {most} can stay{unit}",
+            f"{key} {ratio} leaves no legal width: of {width}, {stays}",
             where=Key(key),
             remedy=f"The nearest legal {key} is {1 - nearest / width:.4f}, which keeps {nearest}.",
         )

@@ -40,8 +40,9 @@ def test_too_large_a_ratio_names_the_nearest_that_leaves_something() -> None:
 
 
 def test_one_group_of_two_is_the_least_that_can_go() -> None:
-    with pytest.raises(InputError, match=r"nearest legal head_ratio is 0\.5000, which keeps 1"):
+    with pytest.raises(InputError, match=r"nearest legal head_ratio is 0\.5000, which keeps 1") as caught:
         kept_width(2, 0.2, 1, key="head_ratio")
+    assert "of 2, only 1 can stay" in caught.value.message
 
 
 @pytest.mark.parametrize(("width", "multiple"), [(16, 16), (12, 16), (2, 4)])
