@@ -13,8 +13,15 @@ from pydantic import ValidationError
 
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import Copy, Tensor, Transform
+from roots_compress.families.values import is_among, shown
 from roots_compress.models.ops.base import first_fault
 from roots_compress.models.spec import ModelSpec
+
+CAUSAL: dict[tuple[str, ...], tuple[bool | None, ...]] = {
+    ("decoder",): (True,),
+    ("encoder",): (False, None),
+}
+"""What `is_causal` may say where a model has only these stacks; of both together one would be another."""
 
 
 @dataclass(frozen=True)
@@ -94,5 +101,10 @@ class Family:
             switches.refuse(first_fault(error))
         except ValueError as error:
             switches.refuse(str(error))
+        if switches.has("is_causal"):
+            # transformers hands it on to every attention, whatever the class, and takes null for false.
+            value = switches.take("is_causal")
+            if not is_among(value, CAUSAL.get(tuple(spec.stacks), ())):
+                switches.refuse(f"is_causal is {shown(value)}, which no model of this family does")
         switches.finish()
         return spec

@@ -40,7 +40,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "directionality": ("bidi",),
     "full_attn_mod": (1,),
     "interpolate_factor": (1,),
-    "is_causal": (True,),
     "layers_to_keep": ([],),
     "lm_head_bias": (False,),
     "mlp_bias": (False,),

@@ -243,6 +243,7 @@ REFUSED: list[tuple[str, Changes]] = [
     ("llama", {"sliding_window": 5}),
     ("llama", {"use_sliding_window": True}),
     ("llama", {"is_causal": False}),
+    ("gpt2", {"is_causal": None}),
     ("llama", {"use_qk_norm": True}),
     ("llama", {"hidden_activation": "gelu"}),
     ("llama", {"some_new_switch": False}),

@@ -166,3 +166,24 @@ def test_absent_keys_of_distances_mean_what_the_class_makes_of_them(tmp_path: Pa
     with torch.no_grad():
         found, expected = load_checkpoint(source).model(ids_BT)[0], theirs(ids_BT)[0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("value", [True, False, None])
+def test_an_encoder_that_a_key_makes_causal_is_refused(
+    family: str, value: bool | None, tmp_path: Path
+) -> None:
+    """By this key attention reads only what is before, whatever the class."""
+    theirs = encoder(family, dict(FAMILIES[family].variants[0]))
+    source = save_source(theirs, tmp_path)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"is_causal": value}))
+    if value:
+        with pytest.raises(InputError, match="is_causal is True"):
+            load_checkpoint(source)
+        return
+    ids_BT = tiny_tokens(2, 20).clamp(min=3)
+    again = type(theirs).from_pretrained(source).eval()
+    with torch.no_grad():
+        found = load_checkpoint(source).model(ids_BT)[0]
+        torch.testing.assert_close(found, again(ids_BT)[0], atol=1e-4, rtol=0)

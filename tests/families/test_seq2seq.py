@@ -127,3 +127,14 @@ def test_a_t5_reads_more_tokens_than_it_was_trained_on(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(input_ids=ids_BS, decoder_input_ids=target_BT).logits
     torch.testing.assert_close(torch.from_numpy(found.logits(target_BT.numpy())), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+def test_a_key_that_makes_both_stacks_causal_or_neither_is_refused(
+    value: bool | None, tmp_path: Path
+) -> None:
+    source = save_source(seq2seq("t5", {}), tmp_path)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"is_causal": value}))
+    with pytest.raises(InputError, match="is_causal"):
+        load_checkpoint(source)
