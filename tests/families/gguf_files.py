@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -67,6 +68,7 @@ ARCHITECTURES = {
 
 def gguf_model(family: str, **overrides: Any) -> PreTrainedModel:
     """Return a family's tiny model, with a row for each token of the files' vocabulary."""
+    torch.manual_seed(0)
     rows = {"vocab_size_per_layer_input": ROWS} if family == "gemma4_text" else {}
     return source_model(family, vocab_size=ROWS, **rows, **overrides)
 

@@ -53,7 +53,7 @@ class NegativeLog:
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return the logarithms."""
-        return ((-tensor).log(),)
+        return ((-tensor).double().log().float(),)
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the negative numbers."""
