@@ -1,4 +1,4 @@
-"""Labelled texts as models read them: one by one to be judged, packed into windows to train and calibrate.
+"""Texts with labels or scores as models read them: one by one to be judged, packed to train and calibrate.
 
 Shape legend: N texts or windows, T tokens.
 """
@@ -28,6 +28,9 @@ from roots_compress.data.texts import (
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import Key
 
+Framing = Callable[..., list[Pair]]
+"""`framed_pairs`, or what has its arguments."""
+
 
 @dataclass(frozen=True)
 class LabelledTexts(EvaluationTexts):
@@ -35,6 +38,14 @@ class LabelledTexts(EvaluationTexts):
 
     labels: NDArray[np.int64] = field(kw_only=True)
     """`(N,)`: numbers of labels."""
+
+
+@dataclass(frozen=True)
+class ScoredTexts(EvaluationTexts):
+    """Texts or pairs, each with the score that is right for it."""
+
+    scores: NDArray[np.float64] = field(kw_only=True)
+    """`(N,)`: NaN where none is known."""
 
 
 def labelled_texts(
@@ -53,14 +64,29 @@ def labelled_texts(
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
+    chosen, texts = _read(documents, tokenizer, longest, tokens, _framed)
+    return LabelledTexts(**vars(texts), labels=np.array([each.label for each in chosen], dtype=np.int64))
+
+
+def scored_texts(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, tokens: int
+) -> ScoredTexts:
+    """Return texts or pairs with their scores, as `labelled_texts` does, as the tokenizer joins them."""
+    chosen, texts = _read(documents, tokenizer, longest, tokens, framed_pairs)
+    scores = [np.nan if each.score is None else each.score for each in chosen]
+    return ScoredTexts(**vars(texts), scores=np.array(scores, dtype=np.float64))
+
+
+def _read(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    longest: int,
+    tokens: int,
+    framing: Framing,
+) -> tuple[list[Document], EvaluationTexts]:
     chosen = evaluated(documents, longest, tokens)
-    pairs = _framed(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    ids, types = zip(*pairs, strict=True)
-    texts = [each.text for each in chosen]
-    return LabelledTexts(
-        **vars(as_texts(ids, longest, texts, documents, tokenizer, types)),
-        labels=np.array([each.label for each in chosen], dtype=np.int64),
-    )
+    ids, types = zip(*framing(chosen, tokenizer, longest, key=EVALUATED_LENGTH), strict=True)
+    return chosen, as_texts(ids, longest, [each.text for each in chosen], documents, tokenizer, types)
 
 
 def pack_labelled(
@@ -78,14 +104,38 @@ def pack_labelled(
     """
 
     def framed(batch: Sequence[Document]) -> list[Row]:
-        rows = _framed(batch, tokenizer, block_size, key=BLOCK_SIZE)
         labels = [IGNORED_LABEL if each.label is None else each.label for each in batch]
-        return [
-            Row(ids, [label, *[IGNORED_LABEL] * (len(ids) - 1)], types)
-            for (ids, types), label in zip(rows, labels, strict=True)
-        ]
+        return _rows(batch, _framed(batch, tokenizer, block_size, key=BLOCK_SIZE), labels)
 
     return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
+
+
+def pack_scored(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+) -> PackedWindows:
+    """Pack texts or pairs as `pack_rows` does; a model and its teacher score each at its first position.
+
+    Raises:
+        InputError: there is no room for text.
+    """
+
+    def framed(batch: Sequence[Document]) -> list[Row]:
+        return _rows(batch, framed_pairs(batch, tokenizer, block_size, key=BLOCK_SIZE), [0] * len(batch))
+
+    return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
+
+
+def _rows(documents: Sequence[Document], read: Sequence[Pair], targets: Sequence[int]) -> list[Row]:
+    """Return texts as they are packed: each is asked for a target at its first position, and nowhere else."""
+    return [
+        Row(ids, [target, *[IGNORED_LABEL] * (len(ids) - 1)], types, document.score)
+        for document, (ids, types), target in zip(documents, read, targets, strict=True)
+    ]
 
 
 def _framed(

@@ -48,7 +48,7 @@ class Rating(Scoring):
         Raises:
             InputError: they do not, so that nothing goes with them.
         """
-        from roots_compress.data.scored import ScoredTexts
+        from roots_compress.data.labelled import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)
         if len(np.unique(examples.scores)) < 2:
@@ -68,7 +68,7 @@ class Rating(Scoring):
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return how scores go with the numbers in the data, and the products of each text's ranks."""
-        from roots_compress.data.scored import ScoredTexts
+        from roots_compress.data.labelled import ScoredTexts
         from roots_compress.models.ops.heads import ScoreHead
 
         head = spec().head

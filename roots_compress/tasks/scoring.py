@@ -66,7 +66,7 @@ class Scoring(LikenessTask):
         Raises:
             InputError: there is no room for a pair.
         """
-        from roots_compress.data.scored import scored_texts
+        from roots_compress.data.labelled import scored_texts
 
         tokens = config.windows * config.block_size
         return scored_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
@@ -79,7 +79,7 @@ class Scoring(LikenessTask):
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Return how scores are like the original model's and the data's, and what of each is explained."""
-        from roots_compress.data.scored import ScoredTexts
+        from roots_compress.data.labelled import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)
         scores_N, original_N = (each[:, 0].astype(np.float64) for each in (given_NW, original_NW))
@@ -91,7 +91,7 @@ class Scoring(LikenessTask):
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
         """Return windows of whole texts or pairs, each to be scored; see `pack_scored`."""
-        from roots_compress.data.scored import pack_scored
+        from roots_compress.data.labelled import pack_scored
 
         return pack_scored(documents, tokenizer, block_size, seed=seed, limit=limit)
 

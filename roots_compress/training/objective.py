@@ -72,15 +72,9 @@ class CrossEntropy(Objective):
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the cross-entropy of a batch."""
-        targets_N = batch.targets_N
         hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
-
-        def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
-            return (cross_entropy_sum(logits_nV, targets_N[part]),)
-
-        scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
-        total, terms_L = head_loss(model, scored_NW, term_sums, (1.0,))
-        return Loss(total, {"cross_entropy": terms_L[0]})
+        total, shown = cross_entropy(model, hidden_BTW, batch)
+        return Loss(total, {"cross_entropy": shown})
 
 
 class ScoreLoss(Objective):
@@ -117,6 +111,18 @@ class ScoreLoss(Objective):
         states_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
         loss = model.label_loss(model.project(states_NW).float(), batch.scores_BT[batch.scored_BT])
         return Loss(loss, {"score_loss": loss.detach()})
+
+
+def cross_entropy(model: RootsWithHead, hidden_BTW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy at a batch's scored positions, with gradients and without."""
+    targets_N = batch.targets_N
+
+    def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
+        return (cross_entropy_sum(logits_nV, targets_N[part]),)
+
+    scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
+    total, terms_L = head_loss(model, scored_NW, term_sums, (1.0,))
+    return total, terms_L[0]
 
 
 def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:

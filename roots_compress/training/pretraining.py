@@ -23,8 +23,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec, Norm
 from roots_compress.training.batches import Batch
-from roots_compress.training.distillation.head import head_loss
-from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+from roots_compress.training.objective import Loss, Objective, cross_entropy
 
 PRIME = 1_000_003
 
@@ -82,8 +81,8 @@ class Pretraining(Objective):
             "token_type_ids": batch.token_types_BT,
         }
         hidden_BTW = model.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
-        masked, cross_entropy = _token_loss(model, hidden_BTW, batch)
-        total, parts = self._weights.mlm * masked, {"cross_entropy": cross_entropy}
+        masked, shown = cross_entropy(model, hidden_BTW, batch)
+        total, parts = self._weights.mlm * masked, {"cross_entropy": shown}
         if self._weights.nsp:
             follows_BT = self._follows_NT[rows].to(hidden_BTW.device)
             begins_BT = follows_BT != IGNORED_LABEL
@@ -103,7 +102,7 @@ class Pretraining(Objective):
     def _filled(self, batch: Batch, reading: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the generator's loss, with gradients and without, and the text that it filled, `BT`."""
         hidden_BTW = self.generator.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
-        loss, shown = _token_loss(self.generator, hidden_BTW, batch)
+        loss, shown = cross_entropy(self.generator, hidden_BTW, batch)
         with torch.no_grad():
             logits_NV = self.generator.project(hidden_BTW[batch.scored_BT]).float()
             # Drawn on the CPU, by the batch's place: a resumed training draws the same.
@@ -113,17 +112,6 @@ class Pretraining(Objective):
             filled_BT = batch.input_ids_BT.clone()
             filled_BT[batch.scored_BT] = drawn_N
         return loss, shown, filled_BT
-
-
-def _token_loss(model: RootsWithHead, hidden_BTW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy of hidden tokens, with gradients and without."""
-    targets_N = batch.targets_N
-
-    def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
-        return (cross_entropy_sum(logits_nV, targets_N[part]),)
-
-    total, terms_L = head_loss(model, hidden_BTW[batch.scored_BT], term_sums, (1.0,))
-    return total, terms_L[0]
 
 
 def generator_spec(spec: ModelSpec, share: float) -> ModelSpec:

@@ -17,7 +17,7 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document
-from roots_compress.data.scored import pack_scored, scored_texts
+from roots_compress.data.labelled import pack_scored, scored_texts
 from roots_compress.data.sources.records import Fields, RecordError
 from roots_compress.data.sources.scores import KNOWN, Scores
 from roots_compress.errors import InputError

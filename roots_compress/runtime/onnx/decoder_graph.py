@@ -30,6 +30,8 @@ class KeyValue:
     heads: int
     width: int
     dtype: DTypeLike
+    of_source: bool = False
+    """Whether it is of an encoder-decoder's cross-attention."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     ]
     wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
     wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
-    wrong += [name for name in pasts if not _is_cache_shape(inputs[name].shape)]
+    wrong += [name for name in pasts if not is_cache_shape(inputs[name].shape)]
     if wrong:
         raise InputError(
             f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
@@ -141,7 +143,8 @@ def _is_fixed(shape: list[int | str]) -> bool:
     return len(shape) != 2 or any(isinstance(size, int) for size in shape)
 
 
-def _is_cache_shape(shape: list[int | str]) -> bool:
+def is_cache_shape(shape: list[int | str]) -> bool:
+    """Whether batch and length are open, and heads and width are not."""
     return len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
 
 

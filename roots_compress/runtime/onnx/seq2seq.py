@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.encoder import check_texts
-from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, check_logits
+from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, KeyValue, check_logits
 from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config, read_start
 from roots_compress.runtime.onnx.seq2seq_graph import (
     DECODER_GRAPH,
     ENCODER_GRAPH,
     SOURCE_INPUTS,
     STATES,
-    KeyValue,
     cached_tensors,
 )
 from roots_compress.runtime.onnx.session import (

@@ -7,14 +7,11 @@ none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from numpy.typing import DTypeLike
-
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, PAST, PRESENT
+from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, PAST, PRESENT, KeyValue, is_cache_shape
 from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
 
 if TYPE_CHECKING:
@@ -72,19 +69,6 @@ def decoder_axes(spec: ModelSpec) -> tuple[Axes, Axes]:
     return inputs, outputs
 
 
-@dataclass(frozen=True)
-class KeyValue:
-    """One cached tensor of a layer, `(B, heads, S, width)`: keys or values."""
-
-    past: str
-    present: str
-    heads: int
-    width: int
-    dtype: DTypeLike
-    of_source: bool
-    """Whether it is of cross-attention."""
-
-
 def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     """Return the decoder's cached tensors, in the graph's order.
 
@@ -106,9 +90,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     # An empty past may be given in another shape; what comes of it has the model's.
     shapes = {value.name: value.shape for value in session.get_outputs()}
     for name, present in zip(pasts, presents, strict=True):
-        shape = shapes[present]
-        fixed = len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
-        if not fixed or inputs[name].type not in ELEMENT_TYPES:
+        if not is_cache_shape(shapes[present]) or inputs[name].type not in ELEMENT_TYPES:
             raise InputError(
                 f"{present} of the graph has a type or shape that cannot be served: caches are float or half,"
                 " of shape (batch, heads, length, width)",
