@@ -12,8 +12,9 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx.engine import OnnxEngine
-from roots_compress.tasks.figures.perplexity import cached_perplexity, perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from tests.evaluation.models import random_windows
+from tests.tasks.cached import cached_perplexity
 from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_layer, tiny_tokens
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -21,8 +21,8 @@ from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.onnx.graph_config import renewed_after
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.tasks.figures.perplexity import cached_perplexity
 from roots_compress.tasks.figures.predictions import negative_log_likelihood
+from tests.tasks.cached import cached_perplexity
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 LENGTH = 16

@@ -14,10 +14,11 @@ from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks.figures import perplexity as module
 from roots_compress.tasks.figures import predictions
-from roots_compress.tasks.figures.perplexity import cached_perplexity, perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from tests.evaluation.models import BigramModel, UniformModel, make_windows, random_windows
 from tests.runtime.graphs import VOCAB_SIZE as GRAPH_VOCAB_SIZE
 from tests.runtime.graphs import history_model, random_weights, write_graph
+from tests.tasks.cached import cached_perplexity
 from tests.tiny import tiny_model, tiny_tokens
 
 

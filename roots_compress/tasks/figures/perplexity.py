@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from roots_compress.errors import InputError, StageError, Text, recipe_key
-from roots_compress.runtime.prompts import advance
 from roots_compress.runtime.protocol import LanguageModel, Tokens
-from roots_compress.tasks.figures.predictions import Predictions, Scored, negative_log_likelihood, score
+from roots_compress.tasks.figures.predictions import Predictions, Scored, score
 
 if TYPE_CHECKING:
     from roots_compress.data.conversations import Responses
@@ -125,32 +123,6 @@ def response_predictions(model: LanguageModel, conversations: Responses) -> Iter
             batch_BT[:, 1:longest][chosen_BT],
             done - len(batch_BT) + np.nonzero(chosen_BT)[0],
         )
-
-
-def cached_perplexity(
-    model: LanguageModel, windows: EvaluationWindows, *, batch_size: int = 8, progress: Progress | None = None
-) -> Perplexity:
-    """Score the windows token by token through the KV cache.
-
-    The result is that of `perplexity` up to rounding; a cache that loses or misplaces anything shows in it.
-    Arguments and errors are those of `perplexity`.
-    """
-    _check_windows(model, windows)
-    total = 0.0
-    for done, batch_BT in _batches(windows.input_ids, batch_size):
-        step = model.prefill(batch_BT[:, :1])
-        for position in range(1, batch_BT.shape[1]):
-            total += negative_log_likelihood(step.logits, batch_BT[:, position])
-            if position + 1 < batch_BT.shape[1]:
-                read_BT = batch_BT[:, : position + 1]
-                step = advance(model, step, read_BT[:, -1], position + 1, partial(_unmasked, read_BT))
-        if progress is not None:
-            progress(done, len(windows.input_ids))
-    return paid(total, windows)
-
-
-def _unmasked(input_ids: Tokens) -> tuple[Tokens, None]:
-    return input_ids, None
 
 
 def exponential(nats: float) -> float:
