@@ -34,9 +34,9 @@ from roots_compress.stages.prune import stage as prune_stage
 from roots_compress.stages.prune.layerwise import LayerwiseCutter
 from roots_compress.stages.quantize import stage as quantize_stage
 from roots_compress.stages.quantize.head import head_scale, round_head
-from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import usual_format
 from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.smoothing import outlier_scales
 from roots_compress.stages.quantize.walk import Rounded, round_layers
 from roots_compress.system.threads import default_threads
 

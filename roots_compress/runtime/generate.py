@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
-from roots_compress.runtime.logits import UNCHANGED, adjusted_rows
+from roots_compress.runtime.logit_processors import UNCHANGED, adjusted_rows
 from roots_compress.runtime.prompts import advance, check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 

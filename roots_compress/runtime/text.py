@@ -24,7 +24,7 @@ from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.logits import UNCHANGED
+from roots_compress.runtime.logit_processors import UNCHANGED
 from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
 from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files, holds_graph

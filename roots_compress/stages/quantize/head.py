@@ -26,8 +26,8 @@ from roots_compress.models.spec import EMBEDDING, HEAD, LAYER_PROJECTION, LAYER_
 from roots_compress.progress import track
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import SAMPLED_ROWS, SeenInput
-from roots_compress.stages.quantize.outliers import energy_scales, output_error, relative_error
 from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.smoothing import energy_scales, output_error, relative_error
 from roots_compress.stages.quantize.walk import Rounded
 
 HEAD_FORMAT: Format = "w8"

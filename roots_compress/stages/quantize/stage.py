@@ -29,7 +29,6 @@ from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head, round_layer_inputs
 from roots_compress.stages.quantize.notes import bytes_of_forms, layer_errors, notes_of
-from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     InputCost,
     RoundingPlan,
@@ -41,6 +40,7 @@ from roots_compress.stages.quantize.plan import (
 from roots_compress.stages.quantize.products.choice import choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.smoothing import outlier_scales
 from roots_compress.stages.quantize.walk import Rounded, round_layers
 from roots_compress.tasks.registry import task_of_model
 

@@ -26,9 +26,9 @@ from roots_compress.stages.quantize.cache import observed_cache
 from roots_compress.stages.quantize.gptq import Compensation
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
-from roots_compress.stages.quantize.outliers import output_error
 from roots_compress.stages.quantize.plan import RoundingPlan
 from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.stages.quantize.smoothing import output_error
 
 BITS: dict[Format, int] = {"w8a8": 8, "w8": 8, "w4": 4}
 

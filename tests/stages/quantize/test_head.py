@@ -14,8 +14,8 @@ from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE
 from roots_compress.stages.quantize.head import head_input, head_scale, round_head, round_layer_inputs
-from roots_compress.stages.quantize.outliers import energy_scales, relative_error
 from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.smoothing import energy_scales, relative_error
 from roots_compress.stages.quantize.stage import assemble
 from roots_compress.stages.quantize.walk import Rounded
 from tests.specs import sharing

@@ -15,7 +15,7 @@ from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.layer import RootsLayer
 from roots_compress.models.quantized import FORMATS, Format, rounded_input
 from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
-from roots_compress.stages.quantize.outliers import (
+from roots_compress.stages.quantize.smoothing import (
     EXPONENTS,
     best_scale,
     exact_outputs,

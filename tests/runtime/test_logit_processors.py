@@ -13,7 +13,7 @@ import torch
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.logits import adjusted, repeating
+from roots_compress.runtime.logit_processors import adjusted, repeating
 from roots_compress.runtime.torch_engine import TorchEngine
 from tests.tiny import VOCAB_SIZE, tiny_model, tiny_tokens
 
