@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests import measuring
 from tests.freeze.compare import differences
 from tests.freeze.record import STAGES, calibrated, record
 from tests.freeze.sources import write_sources
@@ -47,6 +48,7 @@ def main() -> int:
         models = {path.name: path for path in sorted((asked.folder / "models").iterdir())}
         models |= {name: Path(path) for name, _, path in (given.partition("=") for given in asked.model)}
         wanted = {name: path for name, path in models.items() if not asked.only or name in asked.only}
+        measuring.address()  # Its server starts measuring processes at once.
         with tempfile.TemporaryDirectory() as work:
             stages = {name: STAGES[name] for name in asked.stage or STAGES}
             made = record(wanted, asked.folder / "text", Path(work), calibrated(stages, asked.windows))
