@@ -27,7 +27,8 @@ class Table:
     """Rows below headings; rich prints them.
 
     A terminal that is narrower than the table first gets headings of several lines, then several tables. Each
-    begins with the columns of names, so that no cell is cut within a word or a number.
+    begins with the columns of names, so that no cell is cut within a word or a number. Columns without any
+    content are then left out.
     """
 
     title: str
@@ -70,7 +71,7 @@ class Table:
             yield [*every], None
             return
         part = names
-        for column in every[self.names :]:
+        for column in (each for each in every[self.names :] if cells[each]):
             if len(part) > len(names) and _total([least[each] for each in (*part, column)]) > most:
                 yield part, _chosen(part, full, least, most)
                 part = names

@@ -35,6 +35,14 @@ def test_no_cell_is_cut_where_the_terminal_is_narrow(width: int, tables: int) ->
     assert {word for heading in HEADINGS for word in heading.split()} <= {*" ".join(shown).split()}
 
 
+def test_a_column_without_content_gives_way_to_others() -> None:
+    plan = table_of("Plan", ("stage", "work", "checks", "disk"), [("prune", "", "", "917 MB")])
+    assert "checks" in printed(plan, 80)
+    assert "checks" not in printed(plan, 30)
+    assert printed(plan, 30).count("prune") == 1
+    assert "917 MB" in printed(plan, 30)
+
+
 def test_title_and_caption_are_said_once() -> None:
     text = " ".join(printed(TABLE, 40).split())
     assert text.count("smollm2") == text.count("Speed: batch 1, medians of 5 interleaved repeats.") == 1
