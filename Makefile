@@ -29,7 +29,7 @@ test-slow: $(STAMP)  ## the offline tests that take long, and those of each fami
 	$(BIN)/python -m pytest -m "slow and not real_model and processes"
 
 test-real: export OMP_NUM_THREADS = 1
-test-real: $(STAMP)  ## the tests on real models: SmolLM2's GGUF file (ROOTS_SMOLLM2) and MiniLM's folder (ROOTS_MINILM)
+test-real: $(STAMP)  ## the tests on real models (ROOTS_SMOLLM2, ROOTS_MINILM) and in optimum (ROOTS_RUNTIMES)
 	$(BIN)/python -m pytest -m real_model -n 2 --dist loadfile
 
 check: $(STAMP)  ## lint, format, types, layers

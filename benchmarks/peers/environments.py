@@ -1,7 +1,13 @@
-"""A virtual environment for each peer, so that none of them decides another's versions."""
+"""A virtual environment for each peer, so that none of them decides another's versions.
+
+    python -m benchmarks.peers.environments optimum-onnx FOLDER
+
+makes one of them in a folder, unless it is there.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -121,3 +127,23 @@ def last_line(log: Path) -> str:
     """Return the last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def main() -> int:
+    """Make an environment; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.environments")
+    parser.add_argument("name", choices=list(ENVIRONMENTS))
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    try:
+        prepare_environment(
+            ENVIRONMENTS[given.name], given.folder.resolve(), given.folder / f"{given.name}.log"
+        )
+    except PeerError as error:
+        print(f"{given.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
