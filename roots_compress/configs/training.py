@@ -116,8 +116,8 @@ class DistillLossConfig(Settings):
 
     recipe_only: ClassVar[str] = "projection"
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
-    """Weight of the cross-entropy with what the text says: the next token, a hidden one, or a label.
-    Embeddings have none."""
+    """Weight of the cross-entropy with what the text says: the next token, a hidden one, or a label. Of
+    ratings, weight of the loss from their numbers. Embeddings, and scores of other records, have none."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
     """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared; of
     embeddings, of 1 less the cosine to the teacher's."""
@@ -197,13 +197,13 @@ class DistillLossConfig(Settings):
         """
         if self.top_k is not None:
             raise InputError(
-                "caches probabilities, but the teacher gives vectors",
+                "caches probabilities, but the teacher gives vectors or scores",
                 where=Key("top_k"),
                 remedy="Leave it out.",
             )
         if not (self.divergence_weight or self.hidden_weight or self.relation_weight):
             raise InputError(
-                "is 0, and so are the other teacher terms; embeddings learn from a teacher only",
+                "is 0, and so are the other teacher terms, so nothing of the teacher would be learnt",
                 where=Key("divergence_weight"),
                 remedy="Raise it, or the weight of hidden states or relations.",
             )

@@ -95,7 +95,7 @@ def load_text(
         train, held_out = _split(train, config.eval_fraction, seed)
         origin = f"{config.eval_fraction:.1%} of the documents, drawn by seed {seed}"
     description = f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}"
-    return TextSplit(_in_format(train, config), _in_format(held_out, config), description)
+    return TextSplit(_in_format(train, config), _in_format(held_out, config), description, kind)
 
 
 def load_held_out(
@@ -114,7 +114,7 @@ def load_held_out(
         return load_text(config, seed=seed, kind=kind, labels=labels)
     _refuse_repeated_paths(config.eval)
     held_out, names = _separate_documents(config, (), records)
-    return TextSplit((), _in_format(held_out, config), f"{names}: {_amount(held_out)}")
+    return TextSplit((), _in_format(held_out, config), f"{names}: {_amount(held_out)}", kind)
 
 
 def _labels_of(documents: Sequence[Document]) -> set[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from roots_compress.configs.data import RecordKind
     from roots_compress.data.chat.formats import ChatFormat
 
 SOURCE, TARGET = "source", "target"
@@ -89,3 +90,5 @@ class TextSplit:
     held_out: Sequence[Document]
     description: str
     """What the text is, in words for a report."""
+    kind: RecordKind = "text"
+    """What each record holds."""

@@ -5,6 +5,7 @@ Shape legend: B windows, T tokens in a window, N scored positions of a batch, W 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,9 @@ from roots_compress.results import Json
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import log_probs_at
 from roots_compress.training.distillation.head import head_loss
+
+Distance = Callable[[Tensor, slice], Tensor]
+"""Given a model's logits, vectors or scores at a chunk of positions: how far from what is right, in sum."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +109,37 @@ class ScoreLoss(Objective):
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the mean distance of a batch."""
-        assert isinstance(model, RootsForScore)
-        assert batch.scores_BT is not None
         hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
-        states_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
-        loss = model.label_loss(model.project(states_NW).float(), batch.scores_BT[batch.scored_BT])
-        return Loss(loss, {"score_loss": loss.detach()})
+        total, shown = _mean(model, hidden_BTW, batch, score_distance(model, batch))
+        return Loss(total, {"score_loss": shown})
+
+
+def _mean(
+    model: RootsWithHead, hidden_BTW: Tensor, batch: Batch, distance: Distance
+) -> tuple[Tensor, Tensor]:
+    """Return the mean of a distance at a batch's scored positions, with gradients and without."""
+    scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
+    total, terms_L = head_loss(model, scored_NW, lambda *chunk: (distance(*chunk),), (1.0,))
+    return total, terms_L[0]
+
+
+def text_distance(batch: Batch) -> Distance:
+    """Return what gives the negative log-likelihood of the batch's targets."""
+    targets_N = batch.targets_N
+    return lambda logits_nV, part: cross_entropy_sum(logits_nV, targets_N[part])
+
+
+def score_distance(model: RootsWithHead, batch: Batch) -> Distance:
+    """Return what gives the distance of scores from the batch's numbers, by the model's own loss."""
+    assert isinstance(model, RootsForScore)
+    assert batch.scores_BT is not None
+    right_N = batch.scores_BT[batch.scored_BT]
+    return lambda scores_n1, part: model.label_loss(scores_n1.float(), right_N[part]) * len(scores_n1)
 
 
 def cross_entropy(model: RootsWithHead, hidden_BTW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy at a batch's scored positions, with gradients and without."""
-    targets_N = batch.targets_N
-
-    def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
-        return (cross_entropy_sum(logits_nV, targets_N[part]),)
-
-    scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
-    total, terms_L = head_loss(model, scored_NW, term_sums, (1.0,))
-    return total, terms_L[0]
+    return _mean(model, hidden_BTW, batch, text_distance(batch))
 
 
 def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:

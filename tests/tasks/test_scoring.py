@@ -232,6 +232,29 @@ def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None
     assert model.label_loss(scores_B1, right_B) == pytest.approx((0.25 + 4) / 2)
 
 
+def test_tune_mixes_a_teachers_scores_with_the_numbers_in_the_data(tmp_path: Path) -> None:
+    """An untaught teacher says nothing of the numbers: only with their weight are they learnt."""
+    torch.manual_seed(0)
+    for name in ("tuned", "teacher"):
+        save_bert(tmp_path / name, BertForSequenceClassification, num_labels=1)
+        pair_tokenizer().save_pretrained(tmp_path / name)
+    data = rated(tmp_path)
+    learn = ("--steps", "60", "--lr", "0.01", "--train-block-size", "64", *QUICK)
+    tune = ("tune", tmp_path / "tuned", "--data", data, "--teacher", tmp_path / "teacher", *learn)
+    gained, losses = {}, {}
+    for weight in ("0", "0.9"):
+        roots(*tune, "--ce-weight", weight, "--run", tmp_path / weight)
+        before, after = json.loads((tmp_path / weight / "metrics.json").read_text())["stages"]
+        gained[weight] = after["label_spearman"] - before["label_spearman"]
+        losses[weight] = after["notes"]["losses"]
+    assert gained["0.9"] > 0.3 > gained["0"]
+    assert set(losses["0"]) == {"divergence"}
+    assert set(losses["0.9"]) == {"score_loss", "divergence"}
+    beyond = ("--data", rated(tmp_path, 5), "--run", tmp_path / "refused", *QUICK)
+    fault = roots("tune", tmp_path / "tuned", "--teacher", tmp_path / "teacher", *beyond, code=2)
+    assert "holds the number 5, and the model's score is a probability from 0 to 1" in fault
+
+
 def test_a_sentence_encoder_gets_a_head_for_a_score(tmp_path: Path) -> None:
     save_bert(tmp_path / "masked", BertForMaskedLM)
     pair_tokenizer().save_pretrained(tmp_path / "masked")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.configs.training import DistillLossConfig
+from roots_compress.data.windows import PackedWindows
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.results import Json
@@ -34,13 +35,18 @@ from roots_compress.training.distillation.teacher import (
     logits_of_teacher,
 )
 from roots_compress.training.distillation.teacher_cache import TeacherCache
-from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+from roots_compress.training.objective import (
+    Distance,
+    Loss,
+    Objective,
+    ScoreLoss,
+    score_distance,
+    text_distance,
+)
 from roots_compress.training.parallel.twins import tensors_of, twin
 
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
-Distance = Callable[[Tensor, slice], Tensor]
-"""Given the student's logits, vectors or scores at a chunk of positions: how far from a teacher's, in sum."""
 
 
 class Distillation(Objective):
@@ -49,8 +55,8 @@ class Distillation(Objective):
     Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
     widths differ, hidden states are compared through linear maps, one for each student layer, which are no
     part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are. Of models
-    that give vectors the divergence is 1 less their cosine, of those that give scores the squared difference;
-    they have no cross-entropy.
+    that give vectors the divergence is 1 less their cosine, of those that give scores the squared difference.
+    They have no cross-entropy: of rated texts, the distance from their numbers has its place.
 
     Args:
         teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
@@ -61,6 +67,7 @@ class Distillation(Objective):
         seed: initialises learned maps, and decides what an on-policy student writes.
         maps: fitted ones, `UW` for each student layer.
         answers: whether the student on policy writes answers of conversations, and not the rest of windows.
+        rated: whether scores are to be like the numbers in the data too.
     """
 
     def __init__(
@@ -72,9 +79,11 @@ class Distillation(Objective):
         seed: int,
         maps: Sequence[Tensor] = (),
         answers: bool = False,
+        rated: bool = False,
     ) -> None:
         super().__init__()
         self.config, self.seed, self.answers = config, seed, answers
+        self.rated = rated and config.cross_entropy_weight > 0
         self.whole_micro_batches = config.whole_micro_batches
         self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
@@ -120,6 +129,11 @@ class Distillation(Objective):
             self.teacher.eval()
         return self
 
+    def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
+        """Check the numbers of rated texts; see `ScoreLoss`."""
+        if self.rated:
+            ScoreLoss().check(model, windows)
+
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the weighted loss of a batch, and its terms."""
         config = self.config
@@ -131,9 +145,12 @@ class Distillation(Objective):
             batch = sample(model, batch, sampled, vocab_size=rows)
         student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
         teacher = self._run_teacher(batch)
+        weights = {}
+        if self.rated:
+            weights["score_loss"] = config.cross_entropy_weight
         # What the student wrote is no text to be learnt by heart, and no text says what its vector is.
-        told = sampled is None and model.head_matrix is not None
-        weights = {"cross_entropy": config.cross_entropy_weight} if told else {}
+        elif sampled is None and model.head_matrix is not None:
+            weights["cross_entropy"] = config.cross_entropy_weight
         if config.divergence_weight:
             weights["divergence"] = config.divergence_weight
         total, parts = self._head_terms(model, student, teacher, batch, weights)
@@ -176,14 +193,15 @@ class Distillation(Objective):
         """Return the weighted sum of what is computed from logits, and its terms."""
         if not weights:
             return student.final_NW.new_zeros(()), {}
-        targets_N = batch.targets_N
-        distance = self._distance(teacher, batch) if "divergence" in weights else None
+        made = {
+            "score_loss": lambda: score_distance(model, batch),
+            "cross_entropy": lambda: text_distance(batch),
+            "divergence": lambda: self._distance(teacher, batch),
+        }
+        distances = [made[name]() for name in weights]
 
         def term_sums(logits_nV: Tensor, part: slice) -> list[Tensor]:
-            sums = [cross_entropy_sum(logits_nV, targets_N[part])] if "cross_entropy" in weights else []
-            if distance is not None:
-                sums.append(distance(logits_nV, part))
-            return sums
+            return [distance(logits_nV, part) for distance in distances]
 
         total, terms_L = head_loss(model, student.final_NW, term_sums, tuple(weights.values()))
         return total, dict(zip(weights, terms_L, strict=True))

@@ -98,6 +98,7 @@ def teach(
     given = max(1, round((1 - written_ratio) * needed))
     windows = windows_of(documents, teacher.tokenizer, training.block_size, seed=seed, limit=given)
     answers = isinstance(windows, PackedConversations)
+    rated = text.kind == "ratings"
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
@@ -154,7 +155,7 @@ def teach(
             return fit(
                 student,
                 windows,
-                Distillation(source, student, loss, seed=seed, maps=maps, answers=answers),
+                Distillation(source, student, loss, seed=seed, maps=maps, answers=answers, rated=rated),
                 training,
                 device=device,
                 seed=seed,
