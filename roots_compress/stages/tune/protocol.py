@@ -101,10 +101,11 @@ def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
     refuse_quantized(source.quantized, path)
     if info.spec is not None:
         require_same_outputs(info.spec, source.spec, path)
-    longest = source.limits.max_context
-    if longest is not None and config.training.block_size > longest:
+    longest, own = source.limits.max_context, info.limits.max_context
+    training = config.training if own is None else config.training.fitted(own)
+    if longest is not None and training.block_size > longest:
         raise InputError(
-            f"reads {longest} tokens, and the training's windows have {config.training.block_size}",
+            f"reads {longest} tokens, and the training's windows have {training.block_size}",
             where=path,
             remedy="Shorten the windows, or choose a teacher with a longer context.",
         )
