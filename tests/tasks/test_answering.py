@@ -126,7 +126,7 @@ def test_a_teacher_tuned_on_the_same_data_corrects_what_the_student_answers(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--divergence", "reverse_kl"), "would have no effect without a teacher"),
+        (("--divergence", "reverse_kl"), "would have no effect without a --teacher"),
         (("--teacher", "nowhere"), "nowhere' does not exist"),
         (("--records", "pairs"), "asks for records of pairs, and 'tune' (tune) learns from instructions"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.tune import TuneConfig
-from roots_compress.errors import Location, did_you_mean, recipe_key
+from roots_compress.errors import Key, Location, did_you_mean, recipe_key, with_keys
 
 StageConfig = Annotated[
     TrainConfig | TuneConfig | DistillConfig | PruneConfig | SparsifyConfig | QuantizeConfig,
@@ -233,7 +234,7 @@ def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     for place, stage in placed_stages(recipe):
         begins = recipe.makes_model and place == ("stages", 0)
         for key, text in stage.faults_in_recipe(makes_model=begins, portable=recipe.export.portable):
-            yield (*place, *key), text
+            yield (*place, *key), with_keys(text, partial(Key.within, group=place, of_recipe=True))
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:

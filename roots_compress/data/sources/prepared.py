@@ -14,7 +14,10 @@ from roots_compress.results_json import read_strictly
 
 DATASHEET = "datasheet.json"
 FORMAT = "roots-corpus-1"
-REMEDY = "Bring back the file that was written, or make the corpus again with: roots-compress data prepare"
+REMEDY = (
+    "Bring back the file that was written. Or delete the folder and make the corpus again with: "
+    "roots-compress data prepare"
+)
 
 
 class _Read(BaseModel):
