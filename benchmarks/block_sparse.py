@@ -153,15 +153,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dense-to", type=int, default=1 << 20, help="the longest prompt of dense attention")
     parser.add_argument("--decode-only", action="store_true")
+    parser.add_argument("--keep", type=Path, help="a new folder for the graphs, such as for graph_profile.py")
     parser.add_argument("--memory", action="store_true", help="peak memory of fresh processes, too")
     given = parser.parse_args()
     model = load_checkpoint(given.checkpoint).model.eval() if given.checkpoint else random_model(given)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.keep or Path(scratch)
         for length in given.lengths:
             size = given.size or 1 << round(np.log2(length**0.5))
             positions = max(given.lengths) + 64
-            at = Path(folder) / str(size)
+            at = folder / str(size)
             if not at.exists():
                 write_both(model, at, BlockSparse(size=size, blocks=given.blocks), positions)
             graphs = {kind: at / kind / "model.onnx" for kind in KINDS}
