@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from contextlib import chdir
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,10 +23,11 @@ from roots_compress.run.stages import read_metrics
 from tests.cli.test_commands import assert_refused, roots_compress
 from tests.encoders import encoder_tokenizer, tiny_encoder
 from tests.families.sources import save_source, seq2seq, source_model
-from tests.stages.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokenizer
 
 LITTLE: dict[str, Any] = {"calibration": CalibrationConfig(windows=4, block_size=16), "own_windows": 2}
+INTEGERS: dict[str, Any] = {"products": "integer"}
+"""Left open, the products and so the bytes of int8 would depend on the processor."""
 MEASURED = ["--windows", "2", "--block-size", "16", "--threads", "1"]
 
 
@@ -110,12 +110,16 @@ def test_init_refuses_what_it_does_not_understand(models: Path, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def little_quantize(**settings: Any) -> QuantizeConfig:
+    products = INTEGERS if settings["scheme"] == "int8" else {}
+    return QuantizeConfig(**LITTLE, **products, **settings)
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates on little text, and no timing of products."""
-    monkeypatch.setattr(candidates, "QuantizeConfig", partial(QuantizeConfig, **LITTLE))
+    monkeypatch.setattr(candidates, "QuantizeConfig", little_quantize)
     monkeypatch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
-    integers_win(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +127,8 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
     """The decoder compressed to bounds that int8 keeps; the folder around `runs/`."""
     folder = tmp_path_factory.mktemp("compressed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "QuantizeConfig", partial(QuantizeConfig, **LITTLE))
+        patch.setattr(candidates, "QuantizeConfig", little_quantize)
         patch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
-        integers_win(patch)
         result = bounded(models, text_file, folder, "--max-mb", "0.1", "--max-loss", "50%")
     assert result.exit_code == 0, result.output
     assert re.search(r"1\. int8, about 0\.0\d+ MB, about \d", result.output)
