@@ -101,7 +101,7 @@ class Manifest:
                 and KIND.fullmatch(manifest.kind)
                 and PARENT in manifest.key.ingredients
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ManifestError(f"manifest unreadable ({type(error).__name__})") from error
         if not intact:
             raise ManifestError("manifest changed since it was written")

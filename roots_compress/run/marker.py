@@ -44,9 +44,10 @@ def refuse_foreign(path: Path) -> None:
         return
     try:
         schema = json.loads(atomic.read_regular(path / MARKER_NAME, _MAX_MARKER_BYTES))["schema"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
         raise InputError(
-            f"output folder in use: it holds files, but no run of roots-compress ({MARKER_NAME} is missing)",
+            f"output folder in use: it holds files, but no run of roots-compress ({MARKER_NAME} is {what})",
             where=path,
             remedy="Choose another folder with --run, or empty this one yourself; --fresh never does.",
         ) from None

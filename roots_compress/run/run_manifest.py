@@ -32,7 +32,7 @@ def run_manifest_faults(run: Path, files: Iterable[str], stages: Iterable[str]) 
     """Return what is wrong with a run's descriptions, one line each; an empty list means intact."""
     try:
         text = read_regular(run / MANIFEST_NAME, _MAX_BYTES).decode("ascii")
-        expected = dict(json.loads(text)["content"]["files"])
+        expected = {str(name): record for name, record in dict(json.loads(text)["content"]["files"]).items()}
     except FileNotFoundError:
         return [f"the run is not finished, or its {MANIFEST_NAME} was removed"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -11,7 +10,7 @@ from typing import Final, Self
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.io.atomic import read_regular
 from roots_compress.pipeline.steps import TIMING_SETTINGS
-from roots_compress.results import Json
+from roots_compress.results import LARGEST, Json
 from roots_compress.search.figures import Figures
 
 NAME: Final = "search.json"
@@ -55,7 +54,7 @@ class Record:
 def _is_measured(figures: Figures) -> bool:
     """Return whether these can be figures: an edited file may hold anything, and a ratio divides by them."""
     return all(
-        type(value) in (int, float) and math.isfinite(value) and (value > 0 or name == "baseline_quality")
+        type(value) in (int, float) and abs(value) < LARGEST and (value > 0 or name == "baseline_quality")
         for name, value in asdict(figures).items()
     )
 

@@ -99,6 +99,12 @@ def test_a_recipe_that_did_not_make_the_stages_is_found(run: Path) -> None:
     assert "recipe and figures: 02-prune was made with other settings than the recipe's" in faults(run)
 
 
+@pytest.mark.parametrize("files", ["[[1, 2]]", "[]", "null", "{}", '{"metrics.json": 1e400}'])
+def test_a_manifest_edited_by_hand_is_found(files: str, run: Path) -> None:
+    (run / "manifest.json").write_text(f'{{"content": {{"files": {files}}}, "sha256": ""}}')
+    assert any(fault.startswith("recipe and figures: ") for fault in faults(run))
+
+
 def test_damage_to_a_stage_is_found_through_the_stage_and_through_its_graph(run: Path) -> None:
     stage = run / "03-quantize"
     assert faults(stage) == faults(stage / "onnx") == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,16 @@ def test_a_manifest_whose_key_is_not_that_of_its_ingredients_is_not_believed(tmp
         Manifest.from_text(forged.to_text())
 
 
+@pytest.mark.parametrize(("key", "value"), [("index", "1e400"), ("seconds", "1" + "0" * 400), ("name", "[")])
+def test_a_manifest_with_a_value_that_cannot_be_is_not_believed(tmp_path: Path, key: str, value: str) -> None:
+    with RunFolder.open(tmp_path) as run:
+        text = add_stage(run, "baseline", "b").manifest.to_text()
+    edited = re.sub(rf'("{key}": ?)("[^"]*"|[\d.]+)', rf"\g<1>{value}", text)
+    assert edited != text
+    with pytest.raises(ManifestError, match="unreadable"):
+        Manifest.from_text(edited)
+
+
 def test_a_folder_that_becomes_foreign_before_it_is_locked_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +264,7 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path: Path, fresh: bool) -> N
 @pytest.mark.parametrize("marker", ["", "[]", "{}", '{"schema": 99}', "[" * 100_000])
 def test_a_marker_that_is_not_ours_is_refused(tmp_path: Path, marker: str) -> None:
     (tmp_path / MARKER_NAME).write_text(marker)
-    with pytest.raises(InputError, match="output folder in use"):
+    with pytest.raises(InputError, match=r"output folder in use.*(is damaged|has schema 99)"):
         RunFolder.open(tmp_path, fresh=True)
 
 

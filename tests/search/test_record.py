@@ -28,7 +28,7 @@ def test_a_record_of_other_timings_is_left_out(tmp_path: Path) -> None:
     assert Record.read(tmp_path, EvaluationConfig(repeats=EVALUATION.repeats + 1)) == Record()
 
 
-@pytest.mark.parametrize("value", ["2.0", 0, -1.0, None, True, [1]])
+@pytest.mark.parametrize("value", ["2.0", 0, -1.0, None, True, [1], 10**400, 1e400])
 def test_what_cannot_be_a_figure_is_measured_again(tmp_path: Path, value: object) -> None:
     document = json.loads(RECORD.text(EVALUATION))
     document["tried"]["a"]["milliseconds"] = value
