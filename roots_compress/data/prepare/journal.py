@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.io.atomic import sync_directory, sync_file, write_text
-from roots_compress.io.json_files import read_json_object
-from roots_compress.run.keys import canonical_json
+from roots_compress.run.keys import canonical_json, checked_content, with_sha256
 
 Position = dict[str, Any]
 """How far the work is, as JSON."""
@@ -27,18 +26,22 @@ class Journal:
 
     Args:
         folder: exists; what an earlier try left in it is cut to its last commit.
+
+    Raises:
+        ValueError: what an earlier try left was changed since; the message names the file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = folder / STATE_NAME
-        found = read_json_object(path) if path.exists() else {}
+        found = _read_state(folder)
         self._lengths: dict[str, int] = found.get("files", {})
         self.position: Position = found.get("position", {})
         """How far the work was at the last commit; empty if there was none."""
         self._buffers: dict[str, bytearray] = {}
         self._buffered = 0
         for name, length in self._lengths.items():
+            if not (folder / name).is_file() or (folder / name).stat().st_size < length:
+                raise ValueError(f"{name} is shorter than it was")
             with (folder / name).open("r+b") as file:
                 file.truncate(length)
 
@@ -93,4 +96,13 @@ class Journal:
     def _write(self, position: Position) -> None:
         self.position = position
         state: Position = {"files": dict(self._lengths), "position": position}
-        write_text(self.folder / STATE_NAME, canonical_json(state) + "\n")
+        write_text(self.folder / STATE_NAME, canonical_json(with_sha256(state)) + "\n")
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        return checked_content((folder / STATE_NAME).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{STATE_NAME} {error}") from None

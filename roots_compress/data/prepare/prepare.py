@@ -201,19 +201,21 @@ def _processes(config: PrepareConfig, size: int) -> int:
 def _open(work: Path, key: dict[str, Json], events: Events) -> Journal:
     """Return the journal of an earlier try with the same settings, sources and code, or a new one."""
     whole: dict[str, Json] = {**key, "code": code_sha256(), "versions": dict(library_versions())}
-    path = work / KEY
+    path, text = work / KEY, canonical_json(whole)
     if path.exists():
-        earlier = read_json_object(path)
-        if hash_json(earlier) == hash_json(whole):
-            return Journal(work)
-        changes = "; ".join(explain_change(earlier, whole)[:3])
+        try:
+            if path.read_bytes() == text.encode():
+                return Journal(work)
+            changes = "; ".join(explain_change(read_json_object(path), whole)[:3])
+        except (ValueError, InputError) as error:
+            changes = str(error)
         events.say(f"begins anew: {changes}")
     for each in work.iterdir():
         if each.is_dir():
             remove_folder(each)
         elif not each.name.startswith("."):
             each.unlink()
-    write_text(path, canonical_json(whole))
+    write_text(path, text)
     return Journal(work)
 
 

@@ -23,7 +23,7 @@ from roots_compress.data.sources import readers
 from roots_compress.data.sources.files import text_lines
 from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.errors import InputError, StageError
-from roots_compress.events import Events
+from roots_compress.events import Event, Events, Message
 from roots_compress.io.atomic import remove_folder
 from roots_compress.run.lock import WriterLock
 from tests.cli.test_commands import assert_refused, roots_compress
@@ -174,6 +174,42 @@ def test_a_corpus_killed_at_any_commit_ends_in_the_same_bytes(
     assert whole.pop("README.md").decode().replace("# whole", "# out") == resumed.pop("README.md").decode()
     assert whole == resumed
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("state.json", lambda data: data.replace(b'"files"', b'"filed"'), "state.json changed since"),
+        ("state.json", lambda data: b"[]", "state.json holds no hash"),
+        ("state.json", lambda data: b"", "state.json Expecting value"),
+        ("texts", lambda data: data[:-1], "texts is shorter than it was"),
+        ("key.json", lambda data: b'{"code": 1e400}', "code: Infinity"),
+        ("key.json", lambda data: b"{", "is not valid JSON"),
+    ],
+)
+def test_work_that_was_changed_begins_anew(
+    name: str, damage: Callable[[bytes], bytes], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"sources": [{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(30)))}]}
+    made(tmp_path / "whole", **settings)
+    write = journal.Journal._write
+
+    def dying(self: journal.Journal, position: dict[str, Any]) -> None:
+        write(self, position)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during, suppress(KeyboardInterrupt):
+        during.setattr(journal.Journal, "_write", dying)
+        made(tmp_path / "out", **settings)
+    file = tmp_path / ".out.partial" / name
+    file.write_bytes(damage(file.read_bytes()))
+    told: list[Event] = []
+    prepare(PrepareConfig.model_validate(settings), tmp_path / "out", Events(told.append))
+    said = " ".join(event.text for event in told if isinstance(event, Message))
+    assert "begins anew: " in said
+    assert words in said
+    assert contents(tmp_path / "whole").keys() == contents(tmp_path / "out").keys()
+    assert rows(tmp_path / "whole") == rows(tmp_path / "out")
 
 
 def test_sources_are_mixed_by_their_weights(tmp_path: Path) -> None:
