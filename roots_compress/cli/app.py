@@ -75,7 +75,7 @@ class RootsGroup(HelpfulGroup):
             from roots_compress.events import Error
 
             output.end_display(failed=True)
-            message = "interrupted: finished stages are kept; the same command goes on from there"
+            message = f"interrupted: {WHAT_IS_KEPT.get(ctx.invoked_subcommand, NOTHING_KEPT)}"
             sys.stderr.write(f"\n{message}\n")
             output.report(Error(message, None, None, interruption.exit_code))
             raise typer.Exit(interruption.exit_code) from None
@@ -140,6 +140,16 @@ for panel, verbs in VERBS.items():
 
 
 app.add_typer(data.app, name="data", rich_help_panel="Data")
+
+NOTHING_KEPT = "nothing is kept; the same command begins again"
+WHAT_IS_KEPT = {
+    **dict.fromkeys(
+        ("compress", "run", *VERBS["Stages"]),
+        "finished stages are kept; the same command goes on from there",
+    ),
+    "data": "what was written is kept; the same command goes on from there",
+}
+"""What an interruption of a verb leaves, where it leaves anything."""
 
 
 def main() -> None:

@@ -126,8 +126,8 @@ from roots_compress.cli.display.output import Verb, events
 from roots_compress.events import ChainPlanned, PlannedStage, RunStarted, StageStarted
 from roots_compress.progress import Display
 
-@cli.app.command("wait", cls=Verb)
-def wait() -> None:
+@cli.app.command("run", cls=Verb)  # in place of the real one
+def run() -> None:
     told = events()
     told.emit(RunStarted("a name", "runs/a"))
     told.emit(ChainPlanned((PlannedStage(0, "baseline", "baseline"),)))
@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_a_terminal_as_it_was(term: str, live: bool, tmp_path: Pat
     before = termios.tcgetattr(theirs)
     environment = {**os.environ, "TERM": term, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "wait"], stderr=theirs, stdout=subprocess.DEVNULL, env=environment
+        [sys.executable, "-c", PROGRAM, "run"], stderr=theirs, stdout=subprocess.DEVNULL, env=environment
     )
     shown = b""
     while b"loss 1.5" not in shown:

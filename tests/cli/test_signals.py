@@ -64,7 +64,7 @@ def test_a_signal_ends_a_verb_with_its_code(number: signal.Signals, code: int) -
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
     assert (process.returncode, stdout) == (code, "saving\n")
-    assert "the same command goes on from there" in stderr
+    assert "interrupted: nothing is kept; the same command begins again" in stderr
     assert "Traceback" not in stderr
 
 
