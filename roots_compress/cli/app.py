@@ -27,7 +27,7 @@ from roots_compress.system.background import end_at_second_signal, left_behind
 from roots_compress.system.launched import Launched, launched
 from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import bound_libraries
-from roots_compress.training.interrupts import ENDINGS
+from roots_compress.training.interrupts import ENDINGS, end_at_once
 
 ABORTED = 130
 """Typer's exit code of an interruption."""
@@ -160,7 +160,7 @@ def main() -> None:
         received.append(number)
         for other in ENDINGS:
             if signal.getsignal(other) is interrupt:
-                signal.signal(other, signal.SIG_DFL)  # a second one leaves at once
+                signal.signal(other, end_at_once)
         raise Interrupted(number)
 
     try:

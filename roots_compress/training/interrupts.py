@@ -12,6 +12,16 @@ ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 """Signals that ask a run to save its state and leave. Windows has no SIGHUP."""
 
 
+def end_at_once(number: int, _frame: FrameType | None = None) -> None:
+    """End the program as a signal without a handler does.
+
+    Handle a second signal by this rather than by `SIG_DFL`: Python complains, and drops the signal, where a
+    handler is taken away while its signal waits to be handled.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[list[int]]:
     """Hold the first of `ENDINGS` back until the block is done, then deliver it; a second one ends at once.
@@ -20,7 +30,7 @@ def uninterrupted() -> Iterator[list[int]]:
 
     A `KeyboardInterrupt` half way through an optimizer step would leave some weights updated and others not.
     Python runs its signal handlers in the main thread, so elsewhere there is nothing to hold back. Nor is
-    there where a signal has no handler of Python's: it is ignored, or was the first, and another shall kill.
+    there where a signal has no handler of Python's, or is to end the program at once.
     """
     held: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -29,12 +39,13 @@ def uninterrupted() -> Iterator[list[int]]:
 
     def hold(number: int, _frame: FrameType | None) -> None:
         if held:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            end_at_once(number)
         held.append(number)
 
     previous = {
-        number: signal.signal(number, hold) for number in ENDINGS if callable(signal.getsignal(number))
+        number: signal.signal(number, hold)
+        for number in ENDINGS
+        if callable(handler := signal.getsignal(number)) and handler is not end_at_once
     }
     try:
         yield held

@@ -87,6 +87,16 @@ def test_a_second_signal_ends_it_at_once_whichever_the_first_was() -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+def test_two_signals_that_come_together_end_it_without_a_traceback() -> None:
+    """Both wait to be handled where the first handler is called, as after a long call into a library."""
+    process = start(
+        "import os, time; SLOW = False\n"
+        "time.sleep = lambda _seconds: os.system('kill -HUP $PPID; kill -TERM $PPID')\n"
+    )
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (-signal.SIGTERM, "")
+
+
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     process = start("signal.signal(signal.SIGHUP, signal.SIG_IGN); SLOW = False")
     process.send_signal(signal.SIGHUP)

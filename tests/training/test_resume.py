@@ -274,6 +274,19 @@ def test_a_second_signal_does_not_wait(second: signal.Signals) -> None:
     assert (ended.returncode, ended.stdout) == (-second, "")
 
 
+def test_a_section_does_not_hold_back_a_signal_that_is_to_end_the_program_at_once() -> None:
+    code = (
+        "import os, signal\n"
+        "from roots_compress.training.interrupts import end_at_once, uninterrupted\n"
+        "signal.signal(signal.SIGTERM, end_at_once)\n"
+        "with uninterrupted():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", "")
+
+
 def test_a_dead_process_leaves_no_half_written_state(tmp_path: Path) -> None:
     (tmp_path / ".step-00000007.tmp").mkdir()
     train(tiny_model(), tmp_path, settings(steps=1))
