@@ -17,10 +17,10 @@ import typer
 from roots_compress import __version__
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import write
-from roots_compress.cli.display.output import Output, Verb, opened
+from roots_compress.cli.display.output import Output, opened
 from roots_compress.cli.display.streams import run_on_streams
 from roots_compress.cli.examples import EXAMPLES, epilog
-from roots_compress.cli.help import HelpfulGroup
+from roots_compress.cli.help import HelpfulGroup, Verb
 from roots_compress.cli.verbs import artifacts, data, generation, recipes, reports, stages, start
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind

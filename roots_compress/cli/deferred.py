@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from roots_compress.cli.display.output import Verb
 from roots_compress.cli.examples import epilog
+from roots_compress.cli.help import Verb
 
 
 @dataclass(frozen=True)

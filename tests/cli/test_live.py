@@ -122,7 +122,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from roots_compress.cli import app as cli
-from roots_compress.cli.display.output import Verb, events
+from roots_compress.cli.display.output import events
+from roots_compress.cli.help import Verb
 from roots_compress.events import ChainPlanned, PlannedStage, RunStarted, StageStarted
 from roots_compress.progress import Display
 

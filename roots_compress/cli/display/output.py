@@ -8,15 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
 
 from roots_compress import __version__
-from roots_compress.cli import help as layout
 from roots_compress.cli.display.console import show_error, stderr
 from roots_compress.errors import GateMissedError, RootsError, SourceWarning
 
@@ -250,62 +248,3 @@ def give_run(metrics: RunMetrics, folder: Path, **others: Any) -> None:
     """Give the result of a verb that carried a run out."""
     report = str(folder / "report.html")
     give({"run": str(folder), "report": report, "metrics": metrics.to_json(), **others})
-
-
-class Verb(TyperCommand):
-    """A verb: it has the options that every verb has, and begins the output as they ask."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the verb's own parameters and the common ones."""
-        parameters: list[Any] = super().get_params(ctx)
-        *own, help_option = parameters
-        help_option.rich_help_panel = layout.OUTPUT
-        return [*own, *_common_options(), help_option]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the parameters under headings, the options of every verb last."""
-        layout.format_options(self.get_params(ctx), ctx, formatter)
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples."""
-        layout.format_examples(self.epilog or "", formatter)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
-        names, around = list[str](), ctx
-        while around.parent is not None:
-            names.insert(0, around.info_name)
-            around = around.parent
-        current().begin(" ".join(names), quiet=ctx.params.pop("quiet"), as_json=ctx.params.pop("json"))
-        return super().invoke(ctx)
-
-
-@cache
-def _common_options() -> list[Any]:
-    """Return the options of every verb."""
-    alone = typer.Typer(add_completion=False)
-
-    @alone.command()
-    def options(
-        quiet: Annotated[
-            bool,
-            typer.Option(
-                "--quiet",
-                "-q",
-                help="Write errors and the result only.",
-                show_default=False,
-                rich_help_panel=layout.OUTPUT,
-            ),
-        ] = False,
-        json: Annotated[
-            bool,
-            typer.Option(
-                "--json",
-                help="Write events and the result as JSON lines to standard output.",
-                rich_help_panel=layout.OUTPUT,
-            ),
-        ] = False,
-    ) -> None:
-        pass
-
-    return list(typer.main.get_command(alone).params)

@@ -38,7 +38,7 @@ def _prepare() -> Callable[..., None]:
         sources: Annotated[
             list[Path] | None,
             typer.Argument(
-                metavar="SRC...", help="Files and folders of text, the one to keep duplicates first."
+                metavar="SRC", help="Files and folders of text, the one to keep duplicates first."
             ),
         ] = None,
         out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the corpus.")],
