@@ -118,6 +118,14 @@ def test_a_live_display_leaves_the_chain_and_the_cursor(encoding: str) -> None:
     assert "\\u" not in shown.replace("remark \\ufffd", "")
 
 
+def resize(terminal: int, rows: int, columns: int) -> None:
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -145,13 +153,11 @@ cli.main()
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
 @pytest.mark.parametrize(("term", "live"), [("xterm", True), ("dumb", False)])
 def test_ctrl_c_leaves_a_terminal_as_it_was(term: str, live: bool, tmp_path: Path) -> None:
-    import fcntl
     import pty
-    import struct
     import termios
 
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    resize(theirs, 24, 40)
     before = termios.tcgetattr(theirs)
     environment = {**os.environ, "TERM": term, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
@@ -160,7 +166,7 @@ def test_ctrl_c_leaves_a_terminal_as_it_was(term: str, live: bool, tmp_path: Pat
     shown = b""
     while b"loss 1.5" not in shown:
         shown += os.read(ours, 4096)
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    resize(theirs, 10, 20)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
@@ -171,3 +177,39 @@ def test_ctrl_c_leaves_a_terminal_as_it_was(term: str, live: bool, tmp_path: Pat
     assert b"\x1b[?25l" not in shown
     assert b"interrupted: finished stages are kept" in shown
     assert b"Traceback" not in shown
+
+
+SAYING = """
+from roots_compress.cli.display.console import say, show_error
+from roots_compress.cli.display.output import tell
+from roots_compress.errors import RootsError
+
+say("a sentence of results [red] 模型模型模型 模型模型 ends")
+tell("a remark that is long, a/path/that/is/longer/still")
+show_error(RootsError("the width is none", where="a/file", remedy="Take another width."))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+def test_sentences_are_folded_between_words_on_a_narrow_terminal() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    resize(theirs, 24, 20)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1"}
+    subprocess.run([sys.executable, "-c", SAYING], stdout=theirs, stderr=theirs, env=environment, check=True)
+    assert os.read(ours, 4096).decode().split("\r\n") == [
+        "a sentence of",
+        "results [red]",
+        "模型模型模型",
+        "模型模型 ends",
+        "a remark that is",
+        "long,",
+        "a/path/that/is/longer/still",
+        "error: a/file: the",
+        "width is none",
+        "  Take another",
+        "width.",
+        "",
+    ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import RootsError, printable
@@ -44,8 +45,35 @@ def write(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line of results, never folded."""
-    write(printable(text) + "\n")
+    """Write a line of results."""
+    if sys.stdout.isatty():
+        print_line(stdout(), text)
+    else:
+        write(printable(text) + "\n")
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line: on a narrower terminal folded between words, elsewhere in one piece."""
+    from rich.text import Text
+
+    shown = printable(text)
+    if console.file.isatty():
+        shown = "\n".join(part for line in shown.split("\n") for part in _folded(line, console.width))
+    console.print(Text(shown), soft_wrap=True)
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    """Yield a line in parts of a width; a longer word, as a path may be, stays whole and can be copied."""
+    from rich.cells import cell_len
+
+    part = ""
+    for word in re.findall(r"\s*\S+", line):
+        if part and cell_len(part + word) > width:
+            yield part
+            part = word.lstrip()
+        else:
+            part += word
+    yield part
 
 
 def write_pieces(pieces: Iterable[str]) -> None:
@@ -76,4 +104,8 @@ def show_error(error: RootsError) -> None:
     if len(message) > MOST_CHARACTERS:
         message = f"{message[:MOST_CHARACTERS]}... ({len(message)} characters)"
     lines = [f"error: {where}{message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
-    sys.stderr.write(printable("\n".join(lines)) + "\n")
+    if sys.stderr.isatty():
+        for line in lines:
+            print_line(stderr(), line)
+    else:
+        sys.stderr.write(printable("\n".join(lines)) + "\n")

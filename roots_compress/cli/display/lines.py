@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.text import Text
 
+from roots_compress.cli.display.console import print_line
 from roots_compress.errors import printable
 from roots_compress.events import (
     CandidateChosen,
@@ -78,14 +79,11 @@ class Lines:
         if (heading := heading_of(event)) is not None:
             self._console.rule(Text(printable(heading)), align="left")
         elif (line := line_of(event)) is not None:
-            self._print(line)
+            print_line(self._console, line)
         elif isinstance(event, WorkStarted):
             self._paces[event.work] = _Pace()
         elif isinstance(event, WorkAdvanced) and self._paces.setdefault(event.work, _Pace()).is_due(event):
-            self._print(advance(event))
-
-    def _print(self, text: str) -> None:
-        self._console.print(Text(printable(text)), soft_wrap=True)
+            print_line(self._console, advance(event))
 
 
 def advance(event: WorkAdvanced) -> str:

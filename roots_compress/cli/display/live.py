@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.live import Live as RichLive
-from rich.text import Text
 
+from roots_compress.cli.display.console import print_line
 from roots_compress.cli.display.lines import line_of
 from roots_compress.cli.display.view import View
-from roots_compress.errors import printable
 from roots_compress.events import Event, StageFinished
 
 
@@ -35,7 +34,7 @@ class Live:
         """Show an event."""
         # What a finished stage came to is in its line of the chain.
         if not isinstance(event, StageFinished) and (line := line_of(event)) is not None:
-            self._console.print(Text(printable(line)), soft_wrap=True)
+            print_line(self._console, line)
         was_run = self._view.run_is_open
         self._view.take(event)
         if self._view.is_busy and self._live is None:
