@@ -21,7 +21,7 @@ from roots_compress.cli.display.output import Output, opened
 from roots_compress.cli.display.streams import run_on_streams
 from roots_compress.cli.examples import EXAMPLES, epilog
 from roots_compress.cli.help import HelpfulGroup, Verb
-from roots_compress.cli.verbs import artifacts, data, generation, recipes, reports, stages, start
+from roots_compress.cli.verbs import artifacts, bench, data, generation, recipes, reports, stages, start
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind
 from roots_compress.system.launched import Launched, launched
@@ -119,7 +119,7 @@ VERBS: dict[str, dict[str, Callable[..., None] | Deferred]] = {
         "import": artifacts.import_,
         "export": artifacts.export,
         "eval": artifacts.EVALUATE,
-        "bench": artifacts.bench,
+        "bench": bench.bench,
         "generate": generation.generate,
     },
     "Results": {

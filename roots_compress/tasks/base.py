@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
 from roots_compress.tasks.facts import TaskFacts
-from roots_compress.tasks.figures.figures import counted
 from roots_compress.tasks.figures.predictions import Measured, Predictions, Scored, Scores, score, score_both
 from roots_compress.tasks.parity import ParityScript, ParityShape
 
@@ -231,11 +230,6 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
     # Parity.
 
-    longest_row: ClassVar[int] = 40
-    """Tokens of the longest row compared; fewer where the model's context is shorter."""
-    decoded: ClassVar[int] = 6
-    """Tokens of a comparison that are decoded one at a time."""
-
     def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
         """Return the comparisons for a model of so many tokens: one token, one row, and a ragged batch."""
         longest = min(self.longest_row, longest)
@@ -280,9 +274,6 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
         return CrossEntropy()
 
-    pretrains: ClassVar[bool] = False
-    """Whether `pretraining` is for models of this task."""
-
     def pretraining(
         self,
         config: ObjectiveConfig,
@@ -302,20 +293,6 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         raise NotImplementedError
 
     # Reports.
-
-    def speed_caption(self, protocol: results.Protocol) -> str:
-        """Say what speed was measured on."""
-        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = counted(protocol.threads, "thread")
-        batch, read, gain = self.timed(protocol)
-        return (
-            f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, {read} of "
-            f"{contexts} tokens. {gain}"
-        )
-
-    def timed(self, protocol: results.Protocol) -> tuple[str, str, str]:
-        """Return the batch, what is read, and what the gain is, as `speed_caption` has them."""
-        raise NotImplementedError
 
     @abstractmethod
     def caption(self, protocol: results.Protocol) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from roots_compress.tasks.figures.figures import AGREEMENT, Metric, Workload, gates_on
+from roots_compress.tasks.figures.figures import AGREEMENT, Metric, Workload, counted, gates_on
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind
+    from roots_compress.results import Protocol
 
 
 class TaskFacts:
@@ -40,6 +41,12 @@ class TaskFacts:
     agreement: ClassVar[tuple[float, float]]
     """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
     rounds on its own: of a relative metric, by how much its logarithm may."""
+    longest_row: ClassVar[int] = 40
+    """Tokens of the longest row that a parity check compares; fewer where the model's context is shorter."""
+    decoded: ClassVar[int] = 6
+    """Tokens of such a comparison that are decoded one at a time."""
+    pretrains: ClassVar[bool] = False
+    """Whether `pretraining` is for models of this task."""
 
     @property
     def writes_unasked(self) -> bool:
@@ -79,3 +86,17 @@ class TaskFacts:
     def budgets(self) -> frozenset[str]:
         """Those of the gates that a search weighs: on the figures that decide."""
         return gates_on((self.metric,), (self.workload,))
+
+    def speed_caption(self, protocol: Protocol) -> str:
+        """Say what speed was measured on."""
+        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
+        threads = counted(protocol.threads, "thread")
+        batch, read, gain = self.timed(protocol)
+        return (
+            f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, {read} of "
+            f"{contexts} tokens. {gain}"
+        )
+
+    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
+        """Return the batch, what is read, and what the gain is, as `speed_caption` has them."""
+        raise NotImplementedError
