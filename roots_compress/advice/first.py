@@ -17,6 +17,7 @@ from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.data.corpora import BUILTIN
 from roots_compress.errors import Location
 from roots_compress.report.text import megabytes
+from roots_compress.tasks.figures.figures import counted
 
 MINUTES: Final = 60.0
 USUAL: Final = Bounds(max_loss=0.05)
@@ -120,7 +121,7 @@ def _about_model(facts: Facts) -> Iterator[str]:
 def _about_machine(facts: Facts) -> Iterator[str]:
     machine = facts.machine
     memory = "" if machine.memory is None else f", {machine.memory / 1e9:.1f} GB of memory free"
-    threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
+    threads = counted(machine.threads, "thread")
     yield f"Machine: {machine.processor}, {threads}{memory}, {machine.disk / 1e9:.1f} GB of disk free."
     if not machine.dot_products:
         yield "  It lacks 8-bit dot products: 8-bit graphs gain less speed here than on newer processors."

@@ -12,7 +12,7 @@ import numpy as np
 
 from roots_compress.errors import InputError, Text, recipe_key
 from roots_compress.tasks.base import Outputs
-from roots_compress.tasks.figures.figures import Metric, share
+from roots_compress.tasks.figures.figures import Metric, counted, share
 from roots_compress.tasks.scoring import Scoring, ranks
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class Rating(Scoring):
         return (
             "Scores through the ONNX graph against the numbers in the data: Spearman's rank correlation and "
             "Pearson's correlation, and where there are two numbers the area under the ROC curve, of "
-            f"{protocol.windows} texts or pairs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"{counted(protocol.windows, 'record')} of a text or a pair, with at most "
+            f"{protocol.block_size} tokens each, of {protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from roots_compress.tasks.base import Outputs
 from roots_compress.tasks.encoder import LikenessTask
-from roots_compress.tasks.figures.figures import Metric, share
+from roots_compress.tasks.figures.figures import Metric, counted, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,7 +106,8 @@ class Scoring(LikenessTask):
         return (
             "Likeness of scores to the baseline's through the ONNX graph: R2 (the share of their variance "
             "that is explained), mean squared difference and Spearman's rank correlation, of "
-            f"{protocol.windows} texts or pairs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"{counted(protocol.windows, 'record')} of a text or a pair, with at most "
+            f"{protocol.block_size} tokens each, of {protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
 

@@ -103,7 +103,7 @@ class Seq2SeqLM(Seq2SeqTask):
         """Say what was measured on what."""
         return (
             "Target perplexity through the ONNX graphs: "
-            f"{counted(protocol.windows, 'pair')} with {protocol.tokens} "
+            f"{counted(protocol.windows, 'pair')} with {protocol.tokens:,} "
             f"tokens of targets, of {protocol.text}. Exact match, chrF, BLEU and ROUGE-L: of the targets "
             f"that the model writes for them, the likeliest token each time. {self.speed_caption(protocol)}"
         )

@@ -7,8 +7,10 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
+from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 from rich.console import Console
 
 from roots_compress.report import compare_text
@@ -20,7 +22,8 @@ from roots_compress.report.rows import rows_of
 from roots_compress.report.spreadsheet import run_csv
 from roots_compress.report.text import cells, headings, table, tables
 from roots_compress.results import GateResult, RunMetrics
-from roots_compress.tasks.registry import CAUSAL_LM
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import CAUSAL_LM, TASKS
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
 
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
@@ -41,10 +44,12 @@ def test_the_table_has_a_row_for_each_stage_with_its_figures() -> None:
     assert "24 windows of 512 tokens" in text
 
 
-def test_one_window_and_one_thread_are_said_in_the_singular() -> None:
-    text = " ".join(rendered(table(replace(RUN, protocol=replace(PROTOCOL, windows=1, threads=1)))).split())
-    assert "1 window of 512 tokens" in text
-    assert "1 thread," in text
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_one_example_and_one_thread_are_said_in_the_singular(task: Task[Any]) -> None:
+    caption = task.caption(replace(PROTOCOL, windows=1, threads=1))
+    example, thread = re.findall(r"\b1 ([a-z]+)", caption)
+    assert thread == "thread"
+    assert not example.endswith("s")
 
 
 def test_a_megabyte_is_a_million_bytes() -> None:

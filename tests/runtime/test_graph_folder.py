@@ -56,7 +56,7 @@ def test_a_stage_that_a_run_does_not_have_is_refused_with_those_that_it_has(tmp_
         (tmp_path / name / "onnx").mkdir(parents=True)
     with pytest.raises(InputError) as refused:
         find_graph(tmp_path / "02-quantize")
-    assert refused.value.remedy == f"{tmp_path} holds the stages 00-baseline, 01-quantize."
+    assert refused.value.remedy == f"Name a stage of {tmp_path}: 00-baseline, 01-quantize."
 
 
 def test_folder_without_a_graph(tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ def self_attention(
                 for x, heads in ((query, op.heads), (key, op.kv_heads))
             )
         if norm is not None:
-            queries, keys = ((heads, op.head_dim, shared.leading) for heads in (op.heads, op.kv_heads))
-            query = query_norm(matrices, norm, f"{module}.q_norm", query, *queries)
-            key = query_norm(matrices, norm, f"{module}.k_norm", key, *keys)
+            of_query, of_key = ((count, op.head_dim, shared.leading) for count in (op.heads, op.kv_heads))
+            query = query_norm(matrices, norm, f"{module}.q_norm", query, *of_query)
+            key = query_norm(matrices, norm, f"{module}.k_norm", key, *of_key)
             if norm.values:
-                value = by_head(builder, value, builder.filled(op.head_dim, 1), norm.eps, *keys)
+                value = by_head(builder, value, builder.filled(op.head_dim, 1), norm.eps, *of_key)
         rows = shared.rows(query), shared.rows(key), shared.rows(value)
     if shared.compact is None:
         context_BTx, present = _standard(builder, shared, op, rows, past, heads)

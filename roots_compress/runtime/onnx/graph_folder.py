@@ -73,7 +73,7 @@ def find_graph(folder: Path) -> Path:
 def _near(folder: Path) -> str:
     """Return what to name instead: the stages of the run that a folder would be in."""
     stages = sorted(each.parent.name for each in folder.parent.glob("[0-9][0-9]-*/onnx"))
-    named = f"{folder.parent} holds the stages {', '.join(stages)}."
+    named = f"Name a stage of {folder.parent}: {', '.join(stages)}."
     return named if stages else f"Name a folder that holds {GRAPH_NAME}."
 
 

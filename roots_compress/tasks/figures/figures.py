@@ -9,8 +9,8 @@ from typing import Literal
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 window`, `24 windows`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun: `1 window`, `2,400 windows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from roots_compress.progress import bar
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.products.choice import FormTimes, TokenTimes
 from roots_compress.system.machine import own_instruction_set, processor_class
+from roots_compress.tasks.figures.figures import counted
 
 PROMPT = 512
 """Tokens of the prompt that is timed, where the workload reads as many. Single tokens are timed after it, so
@@ -138,7 +139,7 @@ def time_here(
     }
     if _BASE in times:
         times = _extrapolated(config, parts, times)
-    source = f"timed on this machine with {threads} thread{'s' if threads > 1 else ''}"
+    source = f"timed on this machine with {counted(threads, 'thread')}"
     processor = processor_class(own_instruction_set())
     return FormTimes(processor, source, times["integer"], times["float"])
 
