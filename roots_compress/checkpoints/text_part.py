@@ -12,7 +12,7 @@ from typing import Any
 
 from roots_compress.errors import InputError
 
-OUTER = frozenset({"gemma3", "gemma4", "llava", "mistral3", "qwen3_5"})
+OUTER = frozenset({"gemma3", "gemma4", "llava", "mistral3", "qwen3_5", "qwen3_5_moe"})
 """`model_type` of models whose text model reads text by itself as it does within them."""
 OF_TEXT = re.compile(r"^(?:model\.language_model\.|language_model\.(?=model\.|lm_head\.))")
 """What stands before the text model's names, in the spellings since and before transformers 5."""

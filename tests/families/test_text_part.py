@@ -24,6 +24,7 @@ CLASSES = {
     "llava": ("LlavaForConditionalGeneration", "llama"),
     "mistral3": ("Mistral3ForConditionalGeneration", "mistral"),
     "qwen3_5": ("Qwen3_5ForConditionalGeneration", "qwen3_5_text"),
+    "qwen3_5_moe": ("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text"),
     "ministral3": ("Mistral3ForConditionalGeneration", "ministral3"),
 }
 """transformers' class, and the family of its text model."""
