@@ -31,13 +31,15 @@ REFUSED: dict[str, Refused] = {
     "minicpm3": Refused(_LATENT, "llama"),
     "glm4_moe_lite": Refused(_LATENT, "glm4"),
     "kimi_k25": Refused(_LATENT, "qwen3_moe"),
-    "glm4_moe": Refused("experts are chosen in groups, beside one for all without a weight", "lfm2_moe"),
-    "dots1": Refused("experts are chosen in groups, beside one for all without a weight", "qwen3_moe"),
-    "ernie4_5_moe": Refused("experts stand beside ones for all without a weight", "qwen2_moe"),
-    "hunyuan_v1_moe": Refused("experts stand beside ones for all without a weight", "qwen2_moe"),
+    "glm4_moe": Refused("experts are chosen in groups, and the shared expert has no gate", "lfm2_moe"),
+    "dots1": Refused("experts are chosen in groups, and the shared expert has no gate", "qwen3_moe"),
+    "ernie4_5_moe": Refused("its shared experts have no gate", "qwen2_moe"),
+    "hunyuan_v1_moe": Refused("its shared experts have no gate", "qwen2_moe"),
     "phimoe": Refused("two experts are chosen one after the other, by masked softmaxes", "mixtral"),
-    "granitemoeshared": Refused("experts stand beside one for all without a weight", "granitemoe"),
-    "bamba": Refused("heads are turned in part, beside layers of Mamba-2", "granitemoehybrid"),
+    "granitemoeshared": Refused("its shared expert has no gate", "granitemoe"),
+    "bamba": Refused(
+        "positions turn a part of each head, and the other layers are Mamba-2", "granitemoehybrid"
+    ),
     "nemotron_h": Refused(_SINGLE, "granitemoehybrid"),
     "jamba": Refused("its state space layers are Mamba-1", "granitemoehybrid"),
     "zamba2": Refused("layers share one attention", "falcon_h1"),
@@ -82,7 +84,7 @@ GGUF_NAMES = {
     "nomic-bert": "nomic_bert",
 }
 """GGUF's names of such models, where they are others."""
-FROM_FOLDERS = ("bert", "modern-bert", "t5", "t5encoder", "gptj")
+FROM_FOLDERS = ("bert", "modern-bert", "t5", "gptj")
 """GGUF architectures of families that are read from folders only."""
 
 

@@ -51,6 +51,12 @@ def test_table_of_the_specification_names_every_field(name: str, part: type[Part
     assert part.model_fields.keys() - {"kind"} <= set(re.findall(r"`(\w+)`", row))
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/import.md"])
+def test_pages_count_the_gguf_architectures(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    assert f"{len(GGUF_FAMILIES)} architectures" in text
+
+
 def test_table_of_sparse_attention_names_every_kind_and_its_keys() -> None:
     cells = [re.findall(r'"(\w+)"', cell) for cell in first_cells("Sparse attention")]
     assert [cell[:2] for cell in cells] == [[], ["kind", "top_m"], ["kind", "block"]]

@@ -433,7 +433,12 @@ def test_a_model_that_people_ask_for_is_refused_with_the_nearest(
 
 @pytest.mark.parametrize(
     ("architecture", "said"),
-    [("deepseek2", "latent"), ("bloom", "ALiBi"), ("bert", "Hugging Face directory, from which")],
+    [
+        ("deepseek2", "latent"),
+        ("bloom", "ALiBi"),
+        ("bert", "Hugging Face directory, from which"),
+        ("t5encoder", "if its family is"),
+    ],
 )
 def test_a_gguf_of_such_a_model_is_refused_alike(architecture: str, said: str, tmp_path: Path) -> None:
     assert not ({*GGUF_NAMES, *FROM_FOLDERS} & {*GGUF_FAMILIES})
