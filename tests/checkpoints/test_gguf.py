@@ -442,6 +442,19 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_moe", {"expert_used_count": 9}),
     ("qwen3_moe", {"expert_count": None}),
     ("qwen3_moe", {"expert_gating_func": 2}),
+    (
+        "llama",
+        {
+            "rope.scaling.type": "linear",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.yarn_attn_factor": 1 + 0.1 * math.log(4),
+        },
+    ),
+    ("gpt_oss", {"rope.freq_base_swa": 500.0}),
+    ("cohere2", {"rope.freq_base_swa": 500.0}),
+    ("exaone4", {"rope.freq_base_swa": 500.0}),
+    ("olmoe", {"expert_weights_norm": True}),
+    ("qwen2_moe", {"expert_weights_norm": True}),
 ]
 
 

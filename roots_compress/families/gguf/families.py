@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from roots_compress.families.gguf import recurrent
 from roots_compress.families.gguf import settings as of
 from roots_compress.families.gguf.configured import Configured, learned, rotary
 from roots_compress.families.gguf.family import GgufFamily
@@ -146,19 +147,19 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "granitehybrid",
             Configured(
                 "granitemoehybrid",
-                of.granite_hybrid,
-                of.GRANITE_KEYS | of.SSM_KEYS | {of.CHOSEN, of.SHARED_CHANNELS},
+                recurrent.granite_hybrid,
+                of.GRANITE_KEYS | recurrent.SSM_KEYS | {of.CHOSEN, of.SHARED_CHANNELS},
             ),
             Layout(MAMBA2, paired=True),
         ),
         GgufFamily(
             "falcon-h1",
-            Configured("falcon_h1", of.falcon_h1, of.SSM_KEYS),
+            Configured("falcon_h1", recurrent.falcon_h1, recurrent.SSM_KEYS),
             Layout(MAMBA2, bare=("ffn_norm",)),
         ),
         GgufFamily("smollm3", Configured("smollm3", of.with_biases), Layout(paired=True)),
         GgufFamily("olmo2", Configured("olmo2", of.olmo2, of.WINDOW_KEYS)),
-        GgufFamily("olmoe", Configured("olmoe", of.olmoe, of.EXPERT_KEYS)),
+        GgufFamily("olmoe", Configured("olmoe", of.olmoe, of.EXPERT_KEYS | {of.NORMALISED})),
         GgufFamily("glm4", Configured("glm4", positions=PARTLY), Layout(FUSED_GATE_UP, paired=True)),
         GgufFamily("chatglm", Configured("glm", positions=PARTLY), Layout(FUSED_GATE_UP, paired=True)),
         GgufFamily(
@@ -200,15 +201,15 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily(
             "qwen35",
-            Configured("qwen3_5_text", of.qwen35, of.SSM_KEYS | of.HYBRID_KEYS, PARTLY),
+            Configured("qwen3_5_text", recurrent.qwen35, recurrent.SSM_KEYS | recurrent.HYBRID_KEYS, PARTLY),
             QWEN35,
         ),
         GgufFamily(
             "qwen35moe",
             Configured(
                 "qwen3_5_moe_text",
-                of.qwen35_moe,
-                of.SSM_KEYS | of.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
+                recurrent.qwen35_moe,
+                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
                 PARTLY,
                 unsaid=frozenset({"feed_forward_length"}),
             ),
@@ -218,15 +219,15 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "qwen3next",
             Configured(
                 "qwen3_next",
-                of.qwen3_next,
-                of.SSM_KEYS | of.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
+                recurrent.qwen3_next,
+                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
                 PARTLY,
             ),
             Layout({**HYBRID, **BETA_AND_ALPHA}, by_head=True),
         ),
         GgufFamily(
             "qwen2moe",
-            Configured("qwen2_moe", of.qwen2_moe, of.EXPERT_KEYS | {of.SHARED_CHANNELS}),
+            Configured("qwen2_moe", of.qwen2_moe, of.EXPERT_KEYS | {of.SHARED_CHANNELS, of.NORMALISED}),
             Layout(SHARED),
         ),
         GgufFamily(

@@ -116,7 +116,7 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
     factor = next((value for value in factors if value is not None), 0)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
         metadata.refuse("rope.scaling.factor", f"is {factor!r:.100}; it must be a number of at least 0")
-    _refuse_details(metadata, factor=factor)
+    _refuse_details(metadata, factor=factor if kind == "yarn" else 0.0)
     context = metadata.number("context_length")
     original = metadata.number("rope.scaling.original_context_length", context)
     if kind == "none" or factor in (0, 1):

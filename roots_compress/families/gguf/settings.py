@@ -13,27 +13,17 @@ EXPERTS, CHOSEN, EXPERT_CHANNELS = "expert_count", "expert_used_count", "expert_
 GATING, EXPERT_SCALE, DENSE = "expert_gating_func", "expert_weights_scale", "leading_dense_block_count"
 SHARED_CHANNELS = "expert_shared_feed_forward_length"
 EXPERT_KEYS = frozenset({EXPERTS, CHOSEN, EXPERT_CHANNELS})
-WINDOW_KEYS = frozenset({WINDOW, PATTERN, "rope.freq_base_swa"})
+SLIDING_BASE, NORMALISED = "rope.freq_base_swa", "expert_weights_norm"
+WINDOW_KEYS = frozenset({WINDOW, PATTERN, SLIDING_BASE})
 LOGITS, SCORES = "logit_scale", "attention.scale"
 GRANITE_KEYS = frozenset({LOGITS, SCORES, "residual_scale", "embedding_scale"})
 TURNED = "rope.scaling.finetuned"
 """Granite's name of whether its layers have positions."""
-CONV, STATE, GROUPS, INNER, HEADS = (
-    f"ssm.{name}" for name in ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
-)
-SSM_KEYS = frozenset({CONV, STATE, GROUPS, INNER, HEADS})
 GROWTH, LOG_MULTIPLIER, ORIGINAL = (
     "attention.temperature_scale",
     "rope.scaling.yarn_log_multiplier",
     "original_max_position_embeddings",
 )
-RECURRENT, INTERVAL, SECTIONS = (
-    "attention.recurrent_layers",
-    "full_attention_interval",
-    "rope.dimension_sections",
-)
-HYBRID_KEYS = frozenset({RECURRENT, INTERVAL, SECTIONS})
-"""`SECTIONS` says how positions of images differ; those of text are one number."""
 SIGMOID = 2
 """llama.cpp's number for experts that are weighed by sigmoids."""
 PARALLEL = "use_parallel_residual"
@@ -44,6 +34,15 @@ LARGE_EXAONE = 64
 def layer_types(slides: list[bool]) -> list[str]:
     """Return transformers' names of what layers attend to."""
     return [SLIDING if each else FULL for each in slides]
+
+
+def windows(metadata: Metadata, config: Config, every: int) -> Config:
+    """Return the windows of a family whose layers share their positions; each `every`-th has no window."""
+    metadata.agree(SLIDING_BASE, config["rope_parameters"]["rope_theta"])
+    return {
+        "sliding_window": metadata.number(WINDOW),
+        "layer_types": layer_types(metadata.flags(PATTERN, every)),
+    }
 
 
 def no_biases(metadata: Metadata, config: Config) -> Config:
@@ -66,6 +65,13 @@ def experts(metadata: Metadata, key: str) -> Config:
     return {key: metadata.number(EXPERTS), "num_experts_per_tok": metadata.number(CHOSEN)}
 
 
+def undivided(metadata: Metadata) -> Config:
+    """Return that the chosen experts' weights are as the softmax gives them, which llama.cpp always takes."""
+    if metadata.get(NORMALISED):
+        metadata.refuse(NORMALISED, "is true: weights that are divided by their sum are not read here")
+    return {"norm_topk_prob": False}
+
+
 def granite(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a Granite, with or without experts."""
     if metadata.get(TURNED) is False and MODEL_TYPE not in config:
@@ -83,50 +89,6 @@ def granite(metadata: Metadata, config: Config) -> Config:
     return found
 
 
-def mamba2(metadata: Metadata) -> Config:
-    """Return what is said of Mamba-2."""
-    inner, heads = metadata.number(INNER), metadata.number(HEADS)
-    if inner % heads:
-        metadata.refuse(INNER, f"is {inner}, which is not a multiple of {HEADS} {heads}")
-    return {
-        "mamba_n_heads": heads,
-        "mamba_d_head": inner // heads,
-        "mamba_n_groups": metadata.number(GROUPS),
-        "mamba_d_state": metadata.number(STATE),
-        "mamba_d_conv": metadata.number(CONV),
-        "mamba_conv_bias": metadata.biased("ssm_conv1d"),
-    }
-
-
-def granite_hybrid(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Granite 4, whose layers without key heads are Mamba-2."""
-    groups, inner = metadata.numbers("attention.head_count_kv", least=0), metadata.number(INNER)
-    if inner % config["hidden_size"]:
-        metadata.refuse(INNER, f"is {inner}, which is not a multiple of the width {config['hidden_size']}")
-    found = granite(metadata, {**config, MODEL_TYPE: "granitemoehybrid"})
-    del found["mlp_bias"]
-    return {
-        **found,
-        **mamba2(metadata),
-        "shared_intermediate_size": config["intermediate_size"],
-        "num_local_experts": 0,
-        "layer_types": ["attention" if each else "mamba" for each in groups],
-        "position_embedding_type": None if metadata.get(TURNED) is False else "rope",
-        "mamba_expand": inner // config["hidden_size"],
-    }
-
-
-def falcon_h1(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Falcon-H1, whose factors are in the file's matrices."""
-    return {
-        **with_biases(metadata, config),
-        **mamba2(metadata),
-        "mamba_d_ssm": metadata.number(INNER),
-        "mamba_rms_norm": "blk.0.ssm_norm.weight" in metadata.model.tensors,
-        "mamba_norm_before_gate": False,
-    }
-
-
 def olmo2(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of an OLMo 2, or of an OLMo 3, which has windows."""
     if not metadata.get(WINDOW):
@@ -134,7 +96,7 @@ def olmo2(metadata: Metadata, config: Config) -> Config:
     rope = config["rope_parameters"]
     sliding = {
         "rope_type": "default",
-        "rope_theta": metadata.factor("rope.freq_base_swa", rope["rope_theta"]),
+        "rope_theta": metadata.factor(SLIDING_BASE, rope["rope_theta"]),
     }
     return {
         **nothing_else(metadata, config),
@@ -147,11 +109,7 @@ def olmo2(metadata: Metadata, config: Config) -> Config:
 
 def olmoe(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of an OLMoE, whose chosen experts' weights are as the softmax gives them."""
-    return {
-        **nothing_else(metadata, config),
-        **experts(metadata, "num_experts"),
-        "norm_topk_prob": False,
-    }
+    return {**nothing_else(metadata, config), **experts(metadata, "num_experts"), **undivided(metadata)}
 
 
 def cohere(metadata: Metadata, config: Config) -> Config:
@@ -161,11 +119,7 @@ def cohere(metadata: Metadata, config: Config) -> Config:
 
 def cohere2(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a Cohere 2, all of whose layers but every fourth have windows."""
-    return {
-        **cohere(metadata, config),
-        "sliding_window": metadata.number(WINDOW),
-        "layer_types": layer_types(metadata.flags(PATTERN, 4)),
-    }
+    return {**cohere(metadata, config), **windows(metadata, config, 4)}
 
 
 def exaone4(metadata: Metadata, config: Config) -> Config:
@@ -173,6 +127,7 @@ def exaone4(metadata: Metadata, config: Config) -> Config:
     default = 4096 if metadata.layers == LARGE_EXAONE else 0
     window = metadata.get(WINDOW) or default
     slides = metadata.flags(PATTERN, 4) if window else [False] * metadata.layers
+    metadata.agree(SLIDING_BASE, config["rope_parameters"]["rope_theta"])
     return {
         **config,
         "sliding_window": metadata.number(WINDOW, window) if window else None,
@@ -220,8 +175,7 @@ def gpt_oss(metadata: Metadata, config: Config) -> Config:
         **experts(metadata, "num_local_experts"),
         "rope_parameters": {**rope, "truncate": False} if rope["rope_type"] == "yarn" else rope,
         "intermediate_size": metadata.number(EXPERT_CHANNELS),
-        "sliding_window": metadata.number(WINDOW),
-        "layer_types": layer_types(metadata.flags(PATTERN, 2)),
+        **windows(metadata, config, 2),
     }
 
 
@@ -258,25 +212,7 @@ def mistral3(metadata: Metadata, config: Config) -> Config:
     return {**config, "rope_parameters": {**rope, "llama_4_scaling_beta": metadata.positive(GROWTH)}}
 
 
-def qwen35(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Qwen3.5, most of whose layers are Gated DeltaNet."""
-    inner, heads = metadata.number(INNER), metadata.number(HEADS)
-    if inner % heads:
-        metadata.refuse(INNER, f"is {inner}, which is not a multiple of {HEADS} {heads}")
-    recurrent = RECURRENT if metadata.get(RECURRENT) is not None else INTERVAL
-    linear = metadata.flags(recurrent, 4)
-    return {
-        **nothing_else(metadata, config),
-        "layer_types": ["linear_attention" if each else FULL for each in linear],
-        "linear_num_key_heads": metadata.number(GROUPS),
-        "linear_num_value_heads": heads,
-        "linear_key_head_dim": metadata.number(STATE),
-        "linear_value_head_dim": inner // heads,
-        "linear_conv_kernel_dim": metadata.number(CONV),
-    }
-
-
-def _shared(metadata: Metadata) -> Config:
+def with_shared_expert(metadata: Metadata) -> Config:
     """Return what is said of experts and of the one that all tokens go through."""
     return {
         **experts(metadata, "num_experts"),
@@ -285,16 +221,6 @@ def _shared(metadata: Metadata) -> Config:
     }
 
 
-def qwen35_moe(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Qwen3.5 with experts."""
-    return {**qwen35(metadata, config), **_shared(metadata)}
-
-
-def qwen3_next(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Qwen3-Next."""
-    return {**qwen35_moe(metadata, config), "norm_topk_prob": True}
-
-
 def qwen2_moe(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a Qwen2-MoE, whose weights are as the softmax gives them."""
-    return {**config, **_shared(metadata), "norm_topk_prob": False, "use_sliding_window": False}
+    return {**config, **with_shared_expert(metadata), **undivided(metadata), "use_sliding_window": False}
