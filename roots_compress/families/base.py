@@ -68,9 +68,9 @@ class Family:
             transformers' class.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
         computed: the tensors that several of the source's make together, by its specification and its
-            configuration; of a model that is written, nothing need be said by the latter.
-        factors: what a configuration multiplies what linear layers read or give by, which their weights take
-            in: for each, by its name within a layer, the factors on its weight and on its bias.
+            configuration, which is empty for a model that is written.
+        factors: the factors of a configuration on what linear layers read or give. The import multiplies
+            weights by them: for each linear layer, by its name within a layer, those on weight and bias.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """

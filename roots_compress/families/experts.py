@@ -1,4 +1,4 @@
-"""What families share whose feed-forward blocks are all mixtures of experts."""
+"""What families with mixtures of experts share."""
 
 from __future__ import annotations
 
@@ -89,9 +89,8 @@ class Shared:
 
     def layer(self, mixer: OpSpec, norm: Norm) -> Layer:
         """Return a layer of a block that reads other tokens and these, each behind a norm."""
-        before = {"pre_norm": norm}
         return (
-            Sublayer.model_validate({"op": mixer, **before}),
+            Sublayer.model_validate({"op": mixer, "pre_norm": norm}),
             Sublayer(op=self.mlp, pre_norm=norm, parallel=True),
             Sublayer(op=self.moe, pre_norm=norm, shares_norm=True),
         )

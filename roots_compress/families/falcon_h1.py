@@ -13,7 +13,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.granitemoehybrid import UNBOUNDED
+from roots_compress.families.mamba2 import read_mamba2, write_mamba2
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
@@ -54,9 +54,8 @@ def _read(switches: Switches) -> ModelSpec:
             not isinstance(given, list) or len(given) != count or not all(map(is_positive, given))
         ):
             switches.refuse(f"{key} is {shown(given)}; it must hold {count} numbers above 0")
-    for key in ("mamba_proj_bias", "projectors_bias"):
-        if switches.flag(key, False):
-            switches.refuse(f"{key} is true; projections of Mamba-2 with biases are not supported")
+    if switches.flag("projectors_bias", False):
+        switches.refuse("projectors_bias is true; projections of Mamba-2 with biases are not supported")
     shape = read_shape(
         switches,
         kv_heads=8,
@@ -92,32 +91,11 @@ def _read(switches: Switches) -> ModelSpec:
 
 def _mamba(switches: Switches, width: int, eps: float) -> Mamba2:
     """Take the numbers of Mamba-2, whose norm may only come after the gate."""
-    inner = switches.optional_number("mamba_d_ssm", 1024)
-    expand, heads = switches.number("mamba_expand", 2), switches.number("mamba_n_heads", 128)
-    inner = inner or expand * width
-    if switches.said("mamba_d_head", "auto") == "auto":
-        switches.take("mamba_d_head")
-    size = switches.number("mamba_d_head", max(1, inner // heads))
-    if heads * size != inner:
-        switches.refuse(f"mamba_n_heads {heads} times mamba_d_head {size} is not mamba_d_ssm {inner}")
+    inner, expand = switches.optional_number("mamba_d_ssm", 1024), switches.number("mamba_expand", 2)
     normalised = switches.flag("mamba_rms_norm", False)
     if normalised and switches.said("mamba_norm_before_gate", True):
         switches.refuse("mamba_norm_before_gate is true; a norm before the gate is not supported")
-    limit = switches.take("time_step_limit")
-    if limit is not None and (
-        not isinstance(limit, list) or limit[:1] != [0.0] or limit[1:] not in UNBOUNDED
-    ):
-        switches.refuse(f"time_step_limit is {shown(limit)}; bounds on steps are not supported")
-    return Mamba2(
-        key_heads=switches.number("mamba_n_groups", 1),
-        value_heads=heads,
-        key_dim=switches.number("mamba_d_state", 256),
-        value_dim=size,
-        kernel=switches.number("mamba_d_conv", 4),
-        bias=switches.flag("mamba_conv_bias", True),
-        eps=eps,
-        normalised=normalised,
-    )
+    return read_mamba2(switches, inner or expand * width, "mamba_d_ssm", eps=eps, normalised=normalised)
 
 
 def _factors(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -153,12 +131,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         **write_decoder(spec, attention_bias=True, mlp_bias="mlp_bias"),
         "head_dim": head_dim,
         "mamba_d_ssm": mamba.values,
-        "mamba_n_heads": mamba.value_heads,
-        "mamba_d_head": mamba.value_dim,
-        "mamba_n_groups": mamba.key_heads,
-        "mamba_d_state": mamba.key_dim,
-        "mamba_d_conv": mamba.kernel,
-        "mamba_conv_bias": mamba.bias,
+        **write_mamba2(mamba),
         "mamba_rms_norm": mamba.normalised,
         "mamba_norm_before_gate": False,
         EMBEDDINGS: spec.embeddings.scale,

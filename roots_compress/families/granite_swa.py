@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import each_sublayer, read_shape
+from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_config import first_blocks, typed_windows
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
 from roots_compress.families.rope import FULL, SLIDING
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
-from roots_compress.models.ops.attention import Attention, Rope
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec
 
 WINDOW, PERIOD, BASES = 128, 4, "layer_rope_theta"
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=8192, tied=True, eps=1e-5)
+    shape = read_shape(
+        switches, kv_heads=4, null_kv_heads=True, whole_heads=True, context=8192, tied=True, eps=1e-5
+    )
     window = switches.optional_number("sliding_window", WINDOW)
     slides = [index % PERIOD > 0 for index in range(shape.layers)]
     windows = switches.typed_windows(window, shape.layers, slides)
@@ -41,24 +42,17 @@ def _read(switches: Switches) -> ModelSpec:
         assert isinstance(mixer.op, Attention)
         rope = mixer.op.rope
         if theta is not None:
-            rope = changed(rope or Rope(), theta=float(theta)) if theta else None
+            rope = changed(rope, theta=float(theta)) if rope and theta else None
         layers.append((changed(mixer, op=changed(mixer.op, sinks=True, window=each, rope=rope)), mlp))
     return plain.with_layers(tuple(layers))
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    attentions = spec.attentions()
-
-    def plain(each: Sublayer) -> Sublayer:
-        if not isinstance(each.op, Attention):
-            return each
-        return changed(each, op=changed(each.op, window=None))
-
     return {
-        **write_granite(each_sublayer(spec, plain)),
+        **write_granite(spec),
         **typed_windows(spec, WINDOW),
         "mlp_bias": first_blocks(spec)[1].bias,
-        BASES: [0 if each.rope is None else each.rope.theta for each in attentions],
+        BASES: [0 if each.rope is None else each.rope.theta for each in spec.attentions()],
     }
 
 

@@ -13,6 +13,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
+from roots_compress.families.mamba2 import read_mamba2, write_mamba2
 from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
@@ -40,8 +41,6 @@ OF_MAMBA = """
     """.split()  # noqa: SIM905
 TYPES = {"attention": True, FULL: True, "mamba": False, Mamba2.keeps: False}
 """Whether a layer attends, by transformers' names of it, old ones included."""
-UNBOUNDED = ([float("inf")], ["Infinity"], [{"__float__": "Infinity"}])
-"""An infinite number, as versions of transformers write it."""
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -65,40 +64,13 @@ def _read(switches: Switches) -> ModelSpec:
     else:
         if shape.activation != "silu":
             switches.refuse("hidden_act is not silu, which Mamba-2 has")
-        mamba = _mamba(switches, shape.width, shape.norm.eps)
+        inner = shape.width * switches.number("mamba_expand", 2)
+        mamba = read_mamba2(switches, inner, "mamba_expand times hidden_size,", eps=shape.norm.eps)
     return granite_spec(
         switches,
         replace(shape, channels=channels),
         positions=positions == "rope",
         instead=[None if each else mamba for each in attends],
-    )
-
-
-def _mamba(switches: Switches, width: int, eps: float) -> Mamba2:
-    """Take the numbers of layers of Mamba-2."""
-    inner, heads = width * switches.number("mamba_expand", 2), switches.number("mamba_n_heads", 128)
-    if switches.said("mamba_d_head", None) == "auto":
-        switches.take("mamba_d_head")
-    size = switches.number("mamba_d_head", max(1, inner // heads))
-    if heads * size != inner:
-        switches.refuse(
-            f"mamba_n_heads {heads} times mamba_d_head {size} is not mamba_expand times hidden_size, {inner}"
-        )
-    if switches.flag("mamba_proj_bias", False):
-        switches.refuse("mamba_proj_bias is true; projections of Mamba-2 with biases are not supported")
-    limit = switches.take("time_step_limit")
-    if limit is not None and (
-        not isinstance(limit, list) or limit[:1] != [0.0] or limit[1:] not in UNBOUNDED
-    ):
-        switches.refuse(f"time_step_limit is {shown(limit)}; bounds on steps are not supported")
-    return Mamba2(
-        key_heads=switches.number("mamba_n_groups", 1),
-        value_heads=heads,
-        key_dim=switches.number("mamba_d_state", 256),
-        value_dim=size,
-        kernel=switches.number("mamba_d_conv", 4),
-        bias=switches.flag("mamba_conv_bias", True),
-        eps=eps,
     )
 
 
@@ -119,15 +91,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     # transformers checks them against the hidden size.
     numbers: dict[str, Any] = {"mamba_expand": 1, "mamba_n_heads": 1}
     if mamba is not None:
-        numbers = {
-            "mamba_expand": mamba.values // spec.width,
-            "mamba_n_heads": mamba.value_heads,
-            "mamba_d_head": mamba.value_dim,
-            "mamba_n_groups": mamba.key_heads,
-            "mamba_d_state": mamba.key_dim,
-            "mamba_d_conv": mamba.kernel,
-            "mamba_conv_bias": mamba.bias,
-        }
+        numbers = {"mamba_expand": mamba.values // spec.width, **write_mamba2(mamba)}
         # The norm within Mamba-2 tells by what the stream was divided; see `granite_spec`.
         added = float(f"{(mamba.eps / written['rms_norm_eps']) ** 0.5:.12g}")
         written["rms_norm_eps"] = mamba.eps

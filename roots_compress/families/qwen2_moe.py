@@ -33,7 +33,6 @@ def _windows(switches: Switches, layers: int) -> Sequence[int | None]:
 
 
 def _read(switches: Switches) -> ModelSpec:
-    switches.renamed("num_local_experts", "num_experts")
     spec = read_decoder(switches, windows=_windows, biases="qkv", kv_heads=16, context=32768)
     _, mlp = spec.layers[0]
     assert isinstance(mlp.op, Mlp)
@@ -54,12 +53,15 @@ def with_shared(layers: tuple[Layer, ...], shared: Shared, sparse: list[bool]) -
     return tuple(found)
 
 
+def write_sparse(spec: ModelSpec) -> dict[str, Any]:
+    """Return which layers have no experts, and the width of their feed-forward blocks."""
+    dense = {index: layer[1].op for index, layer in enumerate(spec.layers) if len(layer) == 2}
+    widths = {op.channels for op in dense.values() if isinstance(op, Mlp)}
+    return {**({"intermediate_size": min(widths)} if widths else {}), "mlp_only_layers": [*dense]}
+
+
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    dense = [index for index, layer in enumerate(spec.layers) if len(layer) == 2]
-    plain = next((spec.layers[index][1].op for index in dense), None)
-    width = {"intermediate_size": plain.channels} if isinstance(plain, Mlp) else {}
-    written = write_decoder(spec, windows="by_layer")
-    return {**written, **write_shared(spec, True), **width, "mlp_only_layers": dense}
+    return {**write_decoder(spec, windows="by_layer"), **write_shared(spec, True), **write_sparse(spec)}
 
 
 FAMILY = Family(

@@ -42,12 +42,17 @@ MROPE = ("mrope_section", "mrope_interleaved")
 """How positions of images differ; those of text are one number."""
 
 
-def read_hybrid(switches: Switches) -> tuple[Shape, list[OpSpec]]:
-    """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens."""
+def read_hybrid(switches: Switches, kv_heads: int = 2) -> tuple[Shape, list[OpSpec]]:
+    """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens.
+
+    Args:
+        switches: the configuration.
+        kv_heads: the default of key/value heads.
+    """
     shape = read_shape(
         switches,
         head_dim=256,
-        kv_heads=4,
+        kv_heads=kv_heads,
         context=32768,
         activations={"silu": "silu", "swish": "silu"},
     )
@@ -82,7 +87,7 @@ def read_hybrid(switches: Switches) -> tuple[Shape, list[OpSpec]]:
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape, mixers = read_hybrid(switches)
+    shape, mixers = read_hybrid(switches, kv_heads=4)
     mlp = Mlp(channels=shape.channels)
     return decoder_spec(shape, [pre_norm_layer(each, mlp, shape.norm) for each in mixers])
 

@@ -9,7 +9,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import SHARED_NAMES, read_shared, write_shared
-from roots_compress.families.qwen2_moe import with_shared
+from roots_compress.families.qwen2_moe import with_shared, write_sparse
 from roots_compress.families.qwen3_5 import LINEAR, MTP, NAMES, read_hybrid, write_hybrid
 from roots_compress.families.qwen3_moe import read_sparse
 from roots_compress.families.rope import FULL
@@ -30,7 +30,6 @@ MTP_MOE = (
 
 
 def _read(switches: Switches) -> ModelSpec:
-    switches.renamed("num_local_experts", "num_experts")
     shape, mixers = read_hybrid(switches)
     shared = read_shared(
         switches, shape.activation, experts=512, chosen=10, channels=(512, 512), renormalise=True
@@ -42,10 +41,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    dense = [index for index, layer in enumerate(spec.layers) if len(layer) == 2]
-    plain = next((spec.layers[index][1].op for index in dense), None)
-    width = {"intermediate_size": plain.channels} if isinstance(plain, Mlp) else {}
-    return {**write_hybrid(spec), **write_shared(spec, True), **width, "mlp_only_layers": dense}
+    return {**write_hybrid(spec), **write_shared(spec, True), **write_sparse(spec)}
 
 
 HALVES = [LINEAR, FULL]

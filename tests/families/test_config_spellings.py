@@ -262,6 +262,8 @@ REFUSED: list[tuple[str, Changes]] = [
     ("qwen2", {"layer_types": SLIDING, "sliding_window": 5}),
     ("qwen3", {"head_dim": None}),
     ("qwen3", {"use_qk_norm": False}),
+    ("qwen2_moe", {"num_local_experts": 6, "num_experts": ABSENT}),
+    ("qwen3_next", {"num_local_experts": 6, "num_experts": ABSENT}),
     ("gemma2", {"sliding_window_size": 7, "sliding_window": 5}),
     ("gpt2", {"n_embd": None}),
     ("gpt2", {"hidden_size": 64}),
@@ -329,6 +331,16 @@ def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
     whole = json.loads(type(source_config(family))(**bare).to_json_string(use_diff=False))
     fields = [FAMILIES[family].read_config(Switches(each, "config.json")) for each in (bare, whole)]
     assert fields[0] == fields[1]
+
+
+@pytest.mark.parametrize("family", [each for each in DECODERS if each not in SHAPES])
+def test_key_value_heads_that_are_absent_are_the_default_of_the_familys_class(family: str) -> None:
+    wide = {"num_attention_heads": 160, "hidden_size": 2560, "head_dim": 16}
+    config = json.loads(source_config(family, **wide).to_json_string(use_diff=False))
+    del config["num_key_value_heads"]
+    default = getattr(type(source_config(family)), "num_key_value_heads", None)
+    read = FAMILIES[family].read_config(Switches(config, "config.json"))
+    assert read.attentions()[0].kv_heads == (default or 160)
 
 
 def test_settings_of_generation_in_a_configuration_say_nothing() -> None:
