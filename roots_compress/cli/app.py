@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -16,7 +15,7 @@ import typer
 
 from roots_compress import __version__
 from roots_compress.cli.deferred import Deferred
-from roots_compress.cli.display.console import write
+from roots_compress.cli.display.console import warn, write
 from roots_compress.cli.display.output import Output, opened
 from roots_compress.cli.display.streams import run_on_streams
 from roots_compress.cli.examples import EXAMPLES, epilog
@@ -76,7 +75,7 @@ class RootsGroup(HelpfulGroup):
 
             output.end_display(failed=True)
             message = f"interrupted: {WHAT_IS_KEPT.get(ctx.invoked_subcommand, NOTHING_KEPT)}"
-            sys.stderr.write(f"\n{message}\n")
+            warn(f"\n{message}")
             output.report(Error(message, None, None, interruption.exit_code))
             raise typer.Exit(interruption.exit_code) from None
 

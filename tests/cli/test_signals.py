@@ -94,7 +94,9 @@ def test_two_signals_that_come_together_end_it_without_a_traceback() -> None:
         "time.sleep = lambda _seconds: os.system('kill -HUP $PPID; kill -TERM $PPID')\n"
     )
     _, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr) == (-signal.SIGTERM, "")
+    # By the second signal, or by the thread that waits for one, where the main thread is late.
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert stderr == ""
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:

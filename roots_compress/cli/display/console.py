@@ -104,8 +104,12 @@ def show_error(error: RootsError) -> None:
     if len(message) > MOST_CHARACTERS:
         message = f"{message[:MOST_CHARACTERS]}... ({len(message)} characters)"
     lines = [f"error: {where}{message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
+    warn("\n".join(lines))
+
+
+def warn(text: str) -> None:
+    """Write lines to standard error, without markup."""
     if sys.stderr.isatty():
-        for line in lines:
-            print_line(stderr(), line)
+        print_line(stderr(), text)
     else:
-        sys.stderr.write(printable("\n".join(lines)) + "\n")
+        sys.stderr.write(printable(text) + "\n")
