@@ -457,7 +457,7 @@ def test_figures_that_are_none(figures: str, refused: Callable[[str], str], tmp_
             "evaluation.windows: must be at least 1, not 0",
         ),
         (None, "it is a folder"),
-        ("{", "is not valid JSON: Expecting property name"),
+        ("{", "Expecting property name"),
         *((value, "holds a JSON ") for value in ("null", "7", "[]")),
     ],
 )

@@ -16,7 +16,6 @@ from roots_compress.configs.recipe.schema import BASELINE_NAME, STAGES, Recipe, 
 from roots_compress.configs.stage import RESULT_FREE
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.io.atomic import read_regular, real_path
-from roots_compress.io.json_files import parse_json_object
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.stages import read_metrics, read_stages
 
@@ -104,10 +103,14 @@ def read_resolved(folder: Path) -> Recipe | None:
         InputError: the file cannot be read, or is no recipe.
     """
     try:
-        return parse_recipe(parse_json_object(read_regular(folder / RESOLVED_NAME, _MAX_BYTES), ""))
+        # Not `parse_json_object`: the recipe may name files whose names are no text.
+        settings = json.loads(read_regular(folder / RESOLVED_NAME, _MAX_BYTES))
+        if not isinstance(settings, dict):
+            raise InputError(f"holds a JSON {type(settings).__name__}, where settings were expected")
+        return parse_recipe(settings)
     except FileNotFoundError:
         return None
-    except (OSError, InputError) as error:
+    except (OSError, ValueError, RecursionError, InputError) as error:
         raise InputError(
             f"cannot be read as the recipe of a run: {_cause(error)}",
             where=folder / RESOLVED_NAME,
@@ -130,11 +133,11 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
     return recipe, rows if recipe.makes_model else max(rows - 1, 0)
 
 
-def _cause(error: OSError | InputError) -> str:
+def _cause(error: Exception) -> str:
     """Return what is wrong, without file and remedy; plain text, as its keys were not typed."""
     if isinstance(error, InputError):
         return f"{error.where}: {error.message}" if error.where else error.message
-    return error.strerror or str(error)
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _is_reported(folder: Path) -> bool:
