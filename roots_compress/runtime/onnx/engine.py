@@ -275,7 +275,8 @@ class OnnxEngine:
         The fused operators that write in place are the CPU's, and so is the memory.
         """
         held = cache.attention_mask.shape[1]
-        if cache.keys_values[0].shape()[2] >= slots:  # They are made and grow together.
+        # Buffers are made and grow together; a model of other states alone has none.
+        if all(value.shape()[2] >= slots for value in cache.keys_values[:1]):
             return cache
         capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self.max_context)
         grown = []
