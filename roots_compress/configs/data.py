@@ -94,9 +94,9 @@ class DataConfig(Settings):
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of labels, for an encoder that has none: it gets a new head, which `tune` trains. The head labels
-    texts; with `records: tags` it labels words; with `records: ratings` it gives a score, and the one label
-    is the score's name. A classifier has labels of its own."""
+    """Names of the labels of a new head. An encoder without labels gets such a head; `tune` trains it. The
+    head labels texts. With `records: tags` it labels words. With `records: ratings` it predicts one number,
+    and the one label names it. A classifier keeps its own labels."""
     records: RecordKind | None = None
     """What each record holds. By default the model and the stages decide; with `instructions`, a run without
     `tune` reads instructions too."""

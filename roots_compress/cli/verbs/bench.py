@@ -76,7 +76,7 @@ def bench(
 
 
 def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
-    """Return the speeds of a task's graphs by name, each beside its ratio to the first graph's."""
+    """Return a table of graphs' speeds and their ratios to the first graph's: a row a phase and context."""
     from roots_compress.report.table import table_of
 
     units = f"{task.workload.unit}s"
