@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.blocks.base import Context, Half
-from roots_compress.models.device import as_multiplied
+from roots_compress.models.device import Precision, as_multiplied, autocast
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import RootsLayer
 from roots_compress.models.stack import StackParts
@@ -149,7 +149,8 @@ class ResidualStream:
     An encoder's stream goes before its decoder's: as the first layer of the decoder is entered, what the
     encoder gives by now is kept for cross-attention to read, and the stream is the decoder's.
 
-    The stream rests on the CPU, `N * T * W * 4` bytes; batches visit `device` for their computation.
+    The stream rests on the CPU in float32, `N * T * W * 4` bytes; batches visit `device` for their
+    computation, whose matrices are multiplied in `precision`.
 
     Attributes:
         hidden: one tensor `BTW` (float32) for each batch: the stream before the half-layer that comes next.
@@ -163,8 +164,9 @@ class ResidualStream:
         *,
         device: str = "cpu",
         batch_size: int = BATCH_SIZE,
+        precision: Precision = "no",
     ) -> None:
-        self.device = device
+        self.device, self.precision = device, precision
         self._model = model.model
         parts = model.model.parts()
         self._ahead: list[tuple[list[Tensor], list[Context]]] = [([], []) for _ in parts]
@@ -172,7 +174,8 @@ class ResidualStream:
         recorders = [_Recorder() for _ in parts]
         with torch.no_grad(), _layers_replaced(parts, recorders):
             for inputs in batches(windows, batch_size, device):
-                model.model(**inputs, use_cache=False)
+                with self.computing():
+                    model.model(**inputs, use_cache=False)
                 for recorder, (hidden, contexts) in zip(recorders, self._ahead, strict=True):
                     hidden.append(recorder.hidden.float().cpu())
                     contexts.append(recorder.context)
@@ -195,13 +198,20 @@ class ResidualStream:
         while self._ahead:
             encoder = self._model.encoder
             assert encoder is not None
-            given = [encoder.normed(hidden_BSW.to(self.device)) for hidden_BSW in self.hidden]
+            with self.computing():
+                given = [
+                    as_multiplied(encoder.normed(hidden_BSW.to(self.device))) for hidden_BSW in self.hidden
+                ]
             self.hidden, contexts = self._ahead.pop(0)
             self._contexts = [
-                replace(context, source=replace(context.source, states_BSW=as_multiplied(states_BSW)))
+                replace(context, source=replace(context.source, states_BSW=states_BSW))
                 for context, states_BSW in zip(contexts, given, strict=True)
                 if context.source is not None
             ]
+
+    def computing(self) -> torch.autocast:
+        """Return the context in which blocks compute what they give."""
+        return autocast(torch.device(self.device).type, self.precision)
 
     def contributions(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a block adds to each batch, `BTW` on the device; the stream stays as it is.
@@ -211,7 +221,9 @@ class ResidualStream:
             first: batches before this one are left out.
         """
         for hidden_BTW, context in self._batches(first):
-            yield half.contribution(hidden_BTW, context)
+            with self.computing():
+                given_BTW = half.contribution(hidden_BTW, context)
+            yield given_BTW
 
     def read(self, half: Half) -> Iterator[Tensor]:
         """Yield what a block reads of each batch, `BTW`."""
@@ -221,7 +233,14 @@ class ResidualStream:
     def inner(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a block's last projection reads of each batch, `BTC`."""
         for hidden_BTW, context in self._batches(first):
-            yield half.inner(hidden_BTW, context)
+            with self.computing():
+                inner_BTC = half.inner(hidden_BTW, context)
+            yield inner_BTC
+
+    def given(self, half: Half, projection: nn.Linear, inputs_BTC: Tensor) -> Tensor:
+        """Return what a block adds, `BTW`, given what its last projection reads."""
+        with self.computing():
+            return half.given(projection(inputs_BTC))
 
     def add(self, half: Half, contributions: Iterable[Tensor]) -> None:
         """Add what a block gives, so that the stream is what the next block reads.

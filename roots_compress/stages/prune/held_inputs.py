@@ -96,7 +96,7 @@ def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualSt
     def contributions() -> Iterator[Tensor]:
         for inputs_BTC in stream.inner(half):
             statistics.update(inputs_BTC.flatten(0, -2))
-            yield half.given(projection(inputs_BTC))
+            yield stream.given(half, projection, inputs_BTC)
 
     stream.add(half, contributions())
     return checked_gram(name, statistics)

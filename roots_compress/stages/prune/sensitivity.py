@@ -17,6 +17,7 @@ from roots_compress.calibration.gradients import observe_gradients, positions_re
 from roots_compress.data.windows import PackedWindows
 from roots_compress.events import Events
 from roots_compress.models.blocks.base import Half
+from roots_compress.models.device import resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.progress import bar
@@ -76,7 +77,7 @@ def layer_costs(
         StageError: activations or the loss are NaN or infinite.
     """
     fishers = output_fishers(model, windows[:FISHER_WINDOWS], device=device)
-    stream = ResidualStream(model, windows, device=device)
+    stream = ResidualStream(model, windows, device=device, precision=resolve_precision("auto", device))
 
     def costs(place: Place, half: Half) -> BlockCosts:
         name, tokens = half.block.spec.projection, windows.input_ids.size

@@ -284,3 +284,28 @@ def test_an_expert_that_no_token_chose_is_refitted_on_all_of_them() -> None:
     kept = {**WIDE, "mlp": {"experts": 4, "expert_channels": 12}}
     cut(model, [kept, kept], score="obs")
     assert float((block.expert(3, rows) - before).norm() / before.norm()) < 0.02
+
+
+@pytest.mark.parametrize("kind", [*SPECS, None])
+def test_a_cut_in_bfloat16_loses_what_one_in_float32_does(
+    kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build() -> RootsForCausalLM:
+        return tiny_model(**SPECS.get(kind or "", {}))
+
+    targets = [
+        {half: {axis: max(1, each // 2) for axis, each in units.items()} for half, units in target.items()}
+        for target in map(shape_of, build().config.spec.layers)
+    ]
+    original, cuts = build(), []
+    for extensions in ({}, {"avx512_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=extensions: found)
+        model = build()
+        cutter = LayerwiseCutter(model, make_windows(), score="obs", refitted=True, device="cpu")
+        list(cutter.cut(targets))
+        assert all(each.dtype == torch.float32 for each in (*model.parameters(), *cutter.stream.hidden))
+        cuts.append(model)
+    assert distance(*cuts) > 0, "the second was computed in bfloat16"
+    # Other units may stay where two are worth about the same.
+    exact, rounded = (distance(model, original) for model in cuts)
+    assert rounded == pytest.approx(exact, rel=0.1)
