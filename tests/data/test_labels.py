@@ -18,6 +18,8 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.labelled import labelled_texts, pack_labelled
 from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.readers import read_documents
+from roots_compress.data.sources.records import Fields
+from roots_compress.data.sources.tags import KNOWN, TaggedWords
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
 from tests.encoders import encoder_tokenizer
@@ -170,3 +172,82 @@ def test_held_out_texts_are_as_many_as_fill_the_windows_in_any_tokenizer() -> No
         assert texts.labels.tolist() == [n * 100 // 28 % 2 for n in range(28)]
         assert len(labelled_texts(documents, tokenizer, longest=32, tokens=10**6).labels) == 100
         assert len(labelled_texts(documents, tokenizer, longest=32, tokens=1).labels) == 1
+
+
+NLI = ("contradiction", "entailment", "neutral")
+FILE = ["entailment", "neutral", "contradiction"]
+
+
+def named(names: list[str]) -> dict[str, Any]:
+    """What `datasets` writes of a column of labels."""
+    return {"names": names, "_type": "ClassLabel"}
+
+
+def write_named(path: Path, columns: dict[str, Any], features: Any) -> None:
+    """Write a file that says of its columns what `datasets` would."""
+    said = json.dumps({"info": {"features": features}}).encode()
+    pq.write_table(pa.table(columns).replace_schema_metadata({b"huggingface": said}), path)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "right"),
+    [
+        (FILE, NLI, [1, 2, 0]),
+        (FILE, tuple(map(str.upper, NLI)), [1, 2, 0]),
+        (FILE, (*NLI, "unknown"), [1, 2, 0]),
+        (["a", "B", "A"], ("A", "b", "a"), [2, 1, 0]),
+        (FILE, ("LABEL_0", "LABEL_1", "LABEL_2"), [0, 1, 2]),
+        (["neg", "pos", "so-so"], ("NEGATIVE", "POSITIVE", "MIXED"), [0, 1, 2]),
+        (["0", "1", "2"], ("1", "2", "0"), [2, 0, 1]),
+    ],
+)
+def test_a_number_that_its_file_names_is_the_label_of_that_name(
+    tmp_path: Path, theirs: list[str], ours: tuple[str, ...], right: list[int]
+) -> None:
+    texts = [f"text {number}" for number in range(3)]
+    write_named(tmp_path / "a.parquet", {"text": texts, "label": [0, 1, 2]}, {"label": named(theirs)})
+    assert read(tmp_path / "a.parquet", ours) == list(zip(texts, right, strict=True))
+
+
+def test_a_named_number_without_a_label_of_its_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_named(path, {"text": ["a", "b"], "label": [0, 1]}, {"label": named(FILE)})
+    with pytest.raises(InputError) as caught:
+        read(path, ("not_entailment", "entailment"))
+    assert caught.value.where == f"{path}: row 2"
+    assert caught.value.message == "'label' is 1 ('neutral' in the file), which is no label of the model"
+    write_named(path, {"text": ["a"], "label": [-1]}, {"label": named(FILE)})
+    with pytest.raises(InputError, match="'label' is -1, which is no label of the model"):
+        read(path, NLI)
+
+
+@pytest.mark.parametrize(
+    ("features", "column"),
+    [
+        ({"tags": {"feature": named(["O", "B-PER", "B-MISC"]), "_type": "List"}}, "tags"),
+        ({"tags": {"feature": named(["O", "B-PER", "B-MISC"]), "length": -1, "_type": "Sequence"}}, "tags"),
+        ({"tags": [named(["O", "B-PER", "B-MISC"])]}, "tags"),
+        ({"of": {"tags": {"feature": named(["O", "B-PER", "B-MISC"]), "_type": "List"}}}, "of.tags"),
+    ],
+)
+def test_numbers_in_lists_and_objects_keep_their_names(tmp_path: Path, features: Any, column: str) -> None:
+    tags = [1, 0, 2]
+    columns = {"words": [["Anna", "is", "Dutch"]], "tags": [tags], "of": [{"tags": tags}]}
+    write_named(tmp_path / "a.parquet", columns, features)
+    kind = TaggedWords(Fields({"tags": column}, KNOWN), ("O", "B-MISC", "B-PER"))
+    (document,) = read_documents(tmp_path / "a.parquet", kind)
+    assert document.tags is not None
+    assert document.tags.numbers == (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "features", [None, [1], {"label": 3}, {"label": [3]}, {"label": {**named(["a"]), "names": 3}}]
+)
+def test_what_a_file_says_of_its_columns_in_another_form_is_passed_over(
+    tmp_path: Path, features: Any
+) -> None:
+    write_named(tmp_path / "a.parquet", {"text": ["a"], "label": [1]}, features)
+    assert read(tmp_path / "a.parquet") == [("a", 1)]
+    table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": b"["})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [("a", 1)]

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 from roots_compress.data.documents import FIRST, SECOND, Document, Span
 from roots_compress.data.fingerprint import content_key
-from roots_compress.data.sources.records import REPEATED, Record, RecordError, Records, listed, text_of
+from roots_compress.data.sources.records import (
+    REPEATED,
+    NamedNumber,
+    Record,
+    RecordError,
+    Records,
+    listed,
+    text_of,
+)
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
 DIGITS = re.compile("[0-9]+")
@@ -103,6 +111,9 @@ class Labels(Records):
     def number(self, value: Any) -> int:
         """Return the number of a label that is given by its name, or where `numbered` by its number.
 
+        A number to which the file gives a name means the label of that name, unless the model knows none of
+        the file's names.
+
         Raises:
             RecordError: there is no such label.
         """
@@ -112,6 +123,12 @@ class Labels(Records):
             raise RecordError(f"'{self.column}' is blank", "Give the record a label, or take it out.")
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self._refusal(f"'{self.column}' is {value!r:.60}, a {type(value).__name__}")
+        if isinstance(value, NamedNumber) and (known := _known(value.names, self.names)):
+            if value in known:
+                return known[value]
+            called = dict(enumerate(value.names)).get(value)
+            said = "" if called is None else f" ('{called:.60}' in the file)"
+            raise self._refusal(f"'{self.column}' is {value}{said}, which is no label of the model")
         name = str(value)
         if name in self.names:
             return self.names.index(name)
@@ -135,3 +152,15 @@ class Labels(Records):
         else:
             key, what = recipe_key("data", "text_column"), "text"
         return Text("Set ", key, f" to the name of the column that holds the {what}.")
+
+
+@lru_cache(maxsize=64)
+def _known(theirs: tuple[str, ...], ours: tuple[str, ...]) -> dict[int, int]:
+    """Return a model's numbers of labels, by a file's numbers of those that have the same names.
+
+    Small and capital letters are alike where no name is the same in both.
+    """
+    own = {name: number for number, name in enumerate(ours)}
+    folded = {name.casefold(): number for name, number in own.items()} | own
+    found = {number: folded.get(name, folded.get(name.casefold())) for number, name in enumerate(theirs)}
+    return {number: label for number, label in found.items() if label is not None}

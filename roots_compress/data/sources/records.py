@@ -16,6 +16,13 @@ REPEATED: Final = object()
 Record = Mapping[str, Any]
 
 
+class NamedNumber(int):
+    """A number to which its file gives a name, as `datasets` gives labels theirs."""
+
+    names: tuple[str, ...]
+    """Of all numbers of its column, from 0 on."""
+
+
 class RecordError(ValueError):
     """A record that cannot become a document; the reader adds where it is.
 
