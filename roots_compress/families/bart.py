@@ -204,6 +204,16 @@ def bart_rules(spec: ModelSpec, form: Form) -> Iterator[Rule]:
                         yield from linear_rules(f"{block}.{projection}", f"{path}.{name}.{linear}")
 
 
+SHAPES = (
+    {"activation_function": "gelu_new", "encoder_layers": 3, "decoder_layers": 1},
+    {"encoder_attention_heads": 2, "decoder_attention_heads": 8},
+    {"encoder_ffn_dim": 20, "decoder_ffn_dim": 52},
+    {"d_model": 40, "encoder_attention_heads": 5},
+    {"max_position_embeddings": 24, "activation_function": "silu", "decoder_attention_heads": 1},
+)
+"""Variants for the tests."""
+
+
 def bart_family(
     model_type: str,
     architecture: str,
@@ -247,10 +257,6 @@ FAMILY = bart_family(
         {},
         {"scale_embedding": True, "decoder_start_token_id": 0},
         {"activation_function": "relu", "encoder_layers": 1, "decoder_layers": 3},
-        {"activation_function": "gelu_new", "encoder_layers": 3, "decoder_layers": 1},
-        {"encoder_attention_heads": 2, "decoder_attention_heads": 8},
-        {"encoder_ffn_dim": 20, "decoder_ffn_dim": 52},
-        {"d_model": 40, "encoder_attention_heads": 5},
-        {"max_position_embeddings": 24, "activation_function": "silu", "decoder_attention_heads": 1},
+        *SHAPES,
     ),
 )

@@ -18,9 +18,9 @@ ARCHITECTURES = {
 }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from encoder_rules(spec)
-    yield from head_rules(
+def bert_head_rules(spec: ModelSpec) -> Iterator[Rule]:
+    """Yield the place of each tensor of the head."""
+    return head_rules(
         spec,
         transform="cls.predictions.transform.dense",
         norm="cls.predictions.transform.LayerNorm",
@@ -29,6 +29,11 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
         dense="pooler.dense",
         classifier="classifier",
     )
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield from encoder_rules(spec)
+    yield from bert_head_rules(spec)
 
 
 UNREAD = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import ReadWindows, Windows, read_decoder
+from roots_compress.families.decoder import ReadWindows, read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA
@@ -18,7 +18,7 @@ EPS_KEY, SCALE = "layer_norm_eps", "logit_scale"
 
 
 def read_cohere(
-    switches: Switches, *, windows: Windows | ReadWindows = "none", theta: float = DEFAULT_THETA
+    switches: Switches, *, windows: ReadWindows = Switches.no_windows, theta: float = DEFAULT_THETA
 ) -> ModelSpec:
     """Return what a configuration says, with positions in all layers.
 

@@ -33,7 +33,7 @@ def _windows(switches: Switches, layers: int) -> list[int | None]:
     return switches.typed_windows(window, layers, [bool((index + 1) % pattern) for index in range(layers)])
 
 
-def _without_positions(each: Sublayer) -> Sublayer:
+def without_positions(each: Sublayer) -> Sublayer:
     """Return a sublayer without positions, if it has no window."""
     if not isinstance(each.op, Attention) or each.op.window is not None:
         return each
@@ -45,7 +45,7 @@ def _read(switches: Switches) -> ModelSpec:
         switches.same(key, does)
     for key in ("layer_switch", "order_of_interleaved_layers"):
         switches.take(key)
-    return each_sublayer(read_cohere(switches, windows=_windows), _without_positions)
+    return each_sublayer(read_cohere(switches, windows=_windows), without_positions)
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, Literal
 
 from roots_compress.families.base import Computed, Family, Rule
-from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
+from roots_compress.families.bert import bert_head_rules
+from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
 from roots_compress.families.switches import ACTIVATIONS, Switches
 from roots_compress.families.transforms import Tensor
 from roots_compress.families.values import older_activation_name, shown
@@ -42,6 +43,14 @@ LAYER = {
 POOLED: dict[str, Activation | Literal["tanh"]] = {**ACTIVATIONS, "tanh": "tanh"}
 TYPES = {"c2p": "queries", "p2c": "keys"}
 """Who meets distances, by DeBERTa's names of it."""
+OF_TRAINING = (
+    "lm_predictions.lm_head.dense",
+    "lm_predictions.lm_head.LayerNorm",
+    "mask_predictions.dense",
+    "mask_predictions.LayerNorm",
+    "mask_predictions.classifier",
+)
+"""Modules of its heads of pretraining, which no class of transformers reads."""
 TABLE, NORM = "encoder.rel_embeddings.weight", "encoder.LayerNorm"
 PARTS = ("weight", "bias")
 PROJECTIONS = {
@@ -191,15 +200,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     for rule in encoder_rules(spec, layer=LAYER):
         if spec.embeddings.positions is not None or "position_embeddings" not in rule.source:
             yield rule
-    yield from head_rules(
-        spec,
-        transform="cls.predictions.transform.dense",
-        norm="cls.predictions.transform.LayerNorm",
-        decoder="cls.predictions.decoder",
-        bias="cls.predictions.bias",
-        dense="pooler.dense",
-        classifier="classifier",
-    )
+    yield from bert_head_rules(spec)
 
 
 MASKED, LABELS, TAGS, VECTORS = (
@@ -225,16 +226,7 @@ FAMILY = Family(
         "embeddings.position_embeddings.weight",
         "cls.predictions.bias",
         "lm_predictions.lm_head.bias",
-        "lm_predictions.lm_head.dense.weight",
-        "lm_predictions.lm_head.dense.bias",
-        "lm_predictions.lm_head.LayerNorm.weight",
-        "lm_predictions.lm_head.LayerNorm.bias",
-        "mask_predictions.dense.weight",
-        "mask_predictions.dense.bias",
-        "mask_predictions.LayerNorm.weight",
-        "mask_predictions.LayerNorm.bias",
-        "mask_predictions.classifier.weight",
-        "mask_predictions.classifier.bias",
+        *(f"{name}.{part}" for name in OF_TRAINING for part in PARTS),
     ),
     variants=(
         {**MASKED, **V3},

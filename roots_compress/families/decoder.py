@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from roots_compress.families.rope import DEFAULT_THETA, read_rope, rope_of
+from roots_compress.families.rope import DEFAULT_THETA, FULL, SLIDING, read_rope, rope_of, ropes_by_type
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import OpSpec, changed
@@ -16,10 +16,12 @@ from roots_compress.models.ops.stream import LayerInputs
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
-Windows = Literal["none", "all", "by_layer"]
 ReadWindows = Callable[[Switches, int], Sequence[int | None]]
 """Takes the switches of sliding windows of so many layers, and returns each layer's."""
 Biases = Literal["none", "qkv", "qkvo"]
+Norms = tuple[Literal["pre_norm", "post_norm"], ...]
+"""Where a block has norms."""
+BOTH: Norms = ("pre_norm", "post_norm")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Shape:
     norm: Norm
     activation: Activation
     tied: bool
+
+    def attention(self, **fields: Any) -> Attention:
+        """Return attention of these heads; `fields` are its others."""
+        return Attention(heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, **fields)
 
 
 def read_shape(
@@ -117,23 +123,6 @@ def read_shape(
     )
 
 
-def read_windows(switches: Switches, layers: int, windows: Windows | ReadWindows) -> Sequence[int | None]:
-    """Take the switches of sliding windows, and return each layer's.
-
-    Args:
-        switches: the configuration.
-        layers: how many there are.
-        windows: whether the family has none, one for all layers unless they are told apart, or Qwen's choice
-            by layer; or what reads them.
-    """
-    if callable(windows):
-        return windows(switches, layers)
-    if windows == "none":
-        switches.no_windows(layers)
-        return [None] * layers
-    return switches.windows(layers, by_default=windows == "all")
-
-
 def one_window(switches: Switches, layers: int) -> list[int | None]:
     """Take the window of all layers of a family whose layers do not slide by default."""
     return [switches.optional_number("sliding_window")] * layers
@@ -160,15 +149,18 @@ def read_biases(switches: Switches, biases: Biases | tuple[bool, bool] | None) -
 def read_decoder(
     switches: Switches,
     *,
-    windows: Windows | ReadWindows = "none",
+    windows: ReadWindows = Switches.no_windows,
     biases: Biases | tuple[bool, bool] | None = None,
     mlp_bias: bool | None = False,
     gated: bool = True,
     qk_norm: QkNorm | None = None,
     scaled: bool = False,
     rope: Rope | None = None,
+    ropes: Mapping[str, tuple[str | None, float]] | None = None,
     theta: float = DEFAULT_THETA,
     partial: float | None = None,
+    attention: Mapping[str, Any] | None = None,
+    norms: Norms = ("pre_norm",),
     parallel: bool = False,
     one_norm: bool = True,
     head: LmHead | None = None,
@@ -178,28 +170,36 @@ def read_decoder(
 
     Args:
         switches: the configuration; `finish` is left to the caller.
-        windows: as `read_windows` takes them.
+        windows: reads those of the layers; a family has none by default.
         biases: as `read_biases` takes them.
         mlp_bias: whether feed-forward blocks have biases; None where `mlp_bias` decides.
         gated: whether they have a gate.
         qk_norm: of queries and keys but for its epsilon, which is the other norms'.
         scaled: whether embeddings are multiplied by the root of the hidden size.
         rope: the rotary positions, where the caller has read them.
+        ropes: as `ropes_by_type` takes them, where those of layers with windows differ.
         theta: the default of their base.
         partial: the default of the share of a head that they turn; None where that is all of it.
+        attention: more fields of all layers' attention.
+        norms: of each block.
         parallel: whether both blocks of a layer read the same stream.
         one_norm: whether they then read it through one norm.
         head: of the logits.
         defaults: of the family, as `read_shape` takes them.
     """
     shape = read_shape(switches, **defaults)
-    each = read_windows(switches, shape.layers, windows)
+    each = windows(switches, shape.layers)
     bias, output_bias = read_biases(switches, biases)
     if qk_norm is not None:
         switches.same("use_qk_norm", True)
         qk_norm = changed(qk_norm, eps=shape.norm.eps)
-    if rope is None:
-        rope = rope_of(switches, read_rope(switches, partial=partial, theta=theta), head_dim=shape.head_dim)
+    if ropes is not None:
+        of_kind = ropes_by_type(switches, shape.max_positions, ropes)
+    else:
+        rope = rope or rope_of(
+            switches, read_rope(switches, partial=partial, theta=theta), head_dim=shape.head_dim
+        )
+        of_kind = {FULL: rope, SLIDING: rope}
     mlp = Mlp(
         channels=shape.channels,
         activation=shape.activation,
@@ -208,18 +208,17 @@ def read_decoder(
     )
     layers = [
         pre_norm_layer(
-            Attention(
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
-                rope=rope,
+            shape.attention(
+                rope=of_kind[FULL if window is None else SLIDING],
                 window=window,
                 qk_norm=qk_norm,
                 bias=bias,
                 output_bias=output_bias,
+                **(attention or {}),
             ),
             mlp,
             shape.norm,
+            norms=norms,
             parallel=parallel,
             one_norm=one_norm,
         )
@@ -228,22 +227,38 @@ def read_decoder(
     return decoder_spec(shape, layers, scale=shape.width**0.5 if scaled else 1.0, head=head)
 
 
+def attending(switches: Switches, types: Any, layers: int, other: str) -> list[bool]:
+    """Return which layers attend to all tokens, by what `layer_types` says; the rest are of another type."""
+    if not isinstance(types, list) or len(types) != layers or not {*map(str, types)} <= {other, FULL}:
+        switches.refuse(f"layer_types must name {FULL} or {other} for each of {layers} layers")
+    if FULL not in types:
+        switches.refuse("no layer has attention: transformers counts the tokens of a cache by it")
+    return [kind == FULL for kind in types]
+
+
 def pre_norm_layer(
-    mixer: OpSpec, mlp: OpSpec, norm: Norm, *, parallel: bool = False, one_norm: bool = True
+    mixer: OpSpec,
+    mlp: OpSpec,
+    norm: Norm,
+    *,
+    norms: Norms = ("pre_norm",),
+    parallel: bool = False,
+    one_norm: bool = True,
 ) -> Layer:
-    """Return a layer of a block that reads other tokens and a feed-forward block, each behind a norm.
+    """Return a layer of a block that reads other tokens and a feed-forward block, each with norms.
 
     Args:
         mixer: the first block.
         mlp: the second.
-        norm: before both.
+        norm: of both.
+        norms: where each block has one.
         parallel: whether both read the same stream.
         one_norm: whether parallel blocks share their norm.
     """
-    shared = parallel and one_norm
+    placed = dict.fromkeys(norms, norm)
     return (
-        Sublayer.model_validate({"op": mixer, "pre_norm": norm, "parallel": parallel}),
-        Sublayer.model_validate({"op": mlp, "pre_norm": norm, "shares_norm": shared}),
+        Sublayer.model_validate({"op": mixer, **placed, "parallel": parallel}),
+        Sublayer.model_validate({"op": mlp, **placed, "shares_norm": parallel and one_norm}),
     )
 
 

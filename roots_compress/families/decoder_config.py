@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from roots_compress.families.decoder import Windows
 from roots_compress.families.rope import PARTIAL, written_rope
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.spec import ModelSpec, Norm
+
+Windows = Literal["none", "all", "by_layer"]
 
 
 def write_decoder(

@@ -6,14 +6,13 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
+from roots_compress.families.cohere2 import without_positions
 from roots_compress.families.decoder import each_sublayer, read_decoder
 from roots_compress.families.decoder_config import typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.olmo2 import NORM_NAMES
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Attention, QkNorm
-from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.spec import ModelSpec
 
 WINDOW, PATTERN = 4096, "sliding_window_pattern"
@@ -33,24 +32,18 @@ def _windows(switches: Switches, layers: int) -> list[int | None]:
 
 
 def _read(switches: Switches) -> ModelSpec:
-    spec_slides = switches.said("sliding_window", WINDOW) is not None
-
-    def change(each: Sublayer) -> Sublayer:
-        op = each.op
-        if spec_slides and isinstance(op, Attention) and op.window is None:
-            op = changed(op, rope=None)
-        return changed(each, op=op, pre_norm=None, post_norm=each.pre_norm)
-
+    slides = switches.said("sliding_window", WINDOW) is not None
     spec = read_decoder(
         switches,
         windows=_windows,
         biases="none",
         qk_norm=QkNorm(),
+        norms=("post_norm",),
         kv_heads=32,
         context=2048,
         eps=1e-5,
     )
-    return each_sublayer(spec, change)
+    return each_sublayer(spec, without_positions) if slides else spec
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:

@@ -61,18 +61,58 @@ def with_experts(
     return each_sublayer(spec, change)
 
 
-def without_experts(spec: ModelSpec, key: str) -> tuple[ModelSpec, dict[str, Any]]:
-    """Return what `with_experts` was given, and the keys that it took; `key` is as there.
+def without_experts(
+    spec: ModelSpec, key: str, channels: int | None = None
+) -> tuple[ModelSpec, Moe, dict[str, Any]]:
+    """Return a model with feed-forward blocks in the place of experts, the experts, and keys of them.
+
+    Args:
+        spec: of the model.
+        key: of the number of experts.
+        channels: of the feed-forward blocks, where no layer has one; None for those of each expert.
 
     Raises:
         ValueError: the model has no experts.
     """
-    moe = spec.layers[0][-1].op if spec.layers else None
-    if not isinstance(moe, Moe):
+    ops = [op for _, op in spec.blocks()]
+    moe = next((op for op in ops if isinstance(op, Moe)), None)
+    if moe is None:
         raise ValueError("it has no experts")
-    mlp = Mlp(channels=moe.channels, activation=moe.activation)
+    given = Mlp(channels=channels or moe.channels, activation=moe.activation)
+    mlp = next((op for op in ops if isinstance(op, Mlp)), given)
     plain = each_sublayer(spec, lambda each: changed(each, op=mlp) if isinstance(each.op, Moe) else each)
-    return plain, {key: moe.experts, "num_experts_per_tok": moe.chosen}
+    return plain, moe, {key: moe.experts, "num_experts_per_tok": moe.chosen}
+
+
+def read_moe(
+    switches: Switches,
+    activation: Activation,
+    *,
+    experts: int,
+    chosen: int,
+    channels: int,
+    renormalise: bool | None,
+) -> Moe:
+    """Take what a Qwen says of experts; all but the last are defaults.
+
+    Args:
+        switches: the configuration.
+        activation: of each expert.
+        experts: how many there are.
+        chosen: those that a token goes through.
+        channels: of each.
+        renormalise: whether the chosen experts' weights are divided by their sum; None where they are, and no
+            key says it.
+    """
+    for unread in TRAINING:
+        switches.take(unread)
+    return Moe(
+        experts=switches.number("num_experts", experts),
+        chosen=switches.number("num_experts_per_tok", chosen),
+        channels=switches.number("moe_intermediate_size", channels),
+        activation=activation,
+        renormalise=True if renormalise is None else switches.flag("norm_topk_prob", renormalise),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,42 +137,19 @@ class Shared:
 
 
 def read_shared(
-    switches: Switches,
-    activation: Activation,
-    *,
-    experts: int,
-    chosen: int,
-    channels: tuple[int, int],
-    renormalise: bool | None,
+    switches: Switches, activation: Activation, *, channels: tuple[int, int], **defaults: Any
 ) -> Shared:
     """Take what a Qwen says of experts, one of which all tokens go through.
 
     Args:
         switches: the configuration.
         activation: of all.
-        experts: the default of how many there are.
-        chosen: the default of the experts that a token goes through.
         channels: the defaults of each expert's, and of that for all.
-        renormalise: the default of whether the chosen experts' weights are divided by their sum; None where
-            they are, and no key says it.
+        defaults: others, as `read_moe` takes them.
     """
-    for unread in TRAINING:
-        switches.take(unread)
-    divided = True if renormalise is None else switches.flag("norm_topk_prob", renormalise)
-    return Shared(
-        Moe(
-            experts=switches.number("num_experts", experts),
-            chosen=switches.number("num_experts_per_tok", chosen),
-            channels=switches.number("moe_intermediate_size", channels[0]),
-            activation=activation,
-            renormalise=divided,
-        ),
-        Mlp(
-            channels=switches.number("shared_expert_intermediate_size", channels[1]),
-            activation=activation,
-            weighed=True,
-        ),
-    )
+    moe = read_moe(switches, activation, channels=channels[0], **defaults)
+    width = switches.number("shared_expert_intermediate_size", channels[1])
+    return Shared(moe, Mlp(channels=width, activation=activation, weighed=True))
 
 
 def write_shared(spec: ModelSpec, renormalise: bool) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from roots_compress.families.mamba2 import read_mamba2, write_mamba2
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
-from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.linear_attention import Mamba2
@@ -66,14 +65,8 @@ def _read(switches: Switches) -> ModelSpec:
         activations={"silu": "silu", "swish": "silu"},  # Mamba-2's too.
     )
     bias = switches.flag("attention_bias", False)
-    attention = Attention(
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        rope=rope_of(switches, read_rope(switches)),
-        bias=bias,
-        output_bias=bias,
-    )
+    rope = rope_of(switches, read_rope(switches))
+    attention = shape.attention(rope=rope, bias=bias, output_bias=bias)
     mlp = Mlp(channels=shape.channels, activation=shape.activation, bias=switches.flag("mlp_bias", False))
     mamba = _mamba(switches, shape.width, shape.norm.eps)
     mixer, last = pre_norm_layer(attention, mlp, shape.norm)

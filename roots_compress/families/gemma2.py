@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import Shape, decoder_spec, read_shape
+from roots_compress.families.decoder import BOTH, read_decoder
 from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.gemma import GEMMA_ACTIVATIONS
-from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
-from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
-from roots_compress.models.spec import Layer, ModelSpec, Norm
+from roots_compress.models.spec import ModelSpec
 
 WINDOW = 4096
 """Where a configuration does not say it."""
@@ -29,33 +25,48 @@ NORM_NAMES = {
 }
 
 
-def gemma_shape(switches: Switches, context: int) -> Shape:
-    """Take the numbers of a configuration of Gemma 2 or 3, whose defaults are alike but for the context."""
-    shape = read_shape(
+GEMMA4: dict[str, Any] = {
+    "head_dim": 256,
+    "kv_heads": 4,
+    "tied": True,
+    "activations": GEMMA_ACTIVATIONS,
+    "activation_key": "hidden_activation",
+    "activation": "gelu_pytorch_tanh",
+}
+"""What `read_shape` is told of Gemma 2 to 4."""
+
+
+def read_gemma(
+    switches: Switches, *, pattern: int, cap: float | None, scores: float | None, **others: Any
+) -> ModelSpec:
+    """Read a configuration of Gemma 2 or 3.
+
+    Args:
+        switches: the configuration; `finish` is left to the caller.
+        pattern: all layers slide but every so-manieth, unless they are told apart.
+        cap: the default of the bound of logits.
+        scores: the bound of scores.
+        others: as `read_decoder` takes them.
+    """
+
+    def windows(switches: Switches, layers: int) -> list[int | None]:
+        window = switches.optional_number("sliding_window", WINDOW)
+        switches.same("sliding_window_size", window)
+        slides = [bool((index + 1) % pattern) for index in range(layers)]
+        return switches.typed_windows(window, layers, slides)
+
+    factor = float(switches.number("query_pre_attn_scalar", 256) ** -0.5)
+    return read_decoder(
         switches,
-        head_dim=256,
-        kv_heads=4,
-        context=context,
-        tied=True,
-        activations=GEMMA_ACTIVATIONS,
-        activation_key="hidden_activation",
-        activation="gelu_pytorch_tanh",
+        windows=windows,
+        attention={"scale": factor, "softcap": scores},
+        norms=BOTH,
+        scaled=True,
+        head=LmHead(softcap=softcap(switches, "final_logit_softcapping", cap)),
+        whole_heads=True,
+        **GEMMA4,
+        **others,
     )
-    if shape.width % shape.heads:
-        switches.refuse(f"hidden_size {shape.width} is not a multiple of num_attention_heads {shape.heads}")
-    return shape
-
-
-def sliding_windows(switches: Switches, layers: int, pattern: int) -> list[int | None]:
-    """Return each layer's window: all layers slide but every `pattern`-th, unless they are told apart."""
-    window = switches.optional_number("sliding_window", WINDOW)
-    switches.same("sliding_window_size", window)
-    return switches.typed_windows(window, layers, [bool((index + 1) % pattern) for index in range(layers)])
-
-
-def score_factor(switches: Switches) -> float:
-    """Take what the scores are divided by, squared, and return the factor on them."""
-    return float(switches.number("query_pre_attn_scalar", 256) ** -0.5)
 
 
 def softcap(switches: Switches, key: str, default: float | None) -> float | None:
@@ -63,14 +74,6 @@ def softcap(switches: Switches, key: str, default: float | None) -> float | None
     if switches.null(key, default):
         return None
     return switches.positive(key, default or 1.0)
-
-
-def four_norm_layer(attention: Attention, mlp: Mlp, norm: Norm) -> Layer:
-    """Return a layer with norms before and after each of its blocks."""
-    return (
-        Sublayer(op=attention, pre_norm=norm, post_norm=norm),
-        Sublayer(op=mlp, pre_norm=norm, post_norm=norm),
-    )
 
 
 def write_gemma(spec: ModelSpec) -> dict[str, Any]:
@@ -92,32 +95,8 @@ def gemma_rules(spec: ModelSpec) -> Iterator[Rule]:
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape = gemma_shape(switches, 8192)
-    windows = sliding_windows(switches, shape.layers, 2)
-    scale, bias = score_factor(switches), switches.flag("attention_bias", False)
-    cap = softcap(switches, "attn_logit_softcapping", 50.0)
-    rope = rope_of(switches, read_rope(switches))
-    mlp = Mlp(channels=shape.channels, activation=shape.activation)
-    layers = [
-        four_norm_layer(
-            Attention(
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
-                rope=rope,
-                window=window,
-                scale=scale,
-                softcap=cap,
-                bias=bias,
-                output_bias=bias,
-            ),
-            mlp,
-            shape.norm,
-        )
-        for window in windows
-    ]
-    head = LmHead(softcap=softcap(switches, "final_logit_softcapping", 30.0))
-    return decoder_spec(shape, layers, scale=shape.width**0.5, head=head)
+    scores = softcap(switches, "attn_logit_softcapping", 50.0)
+    return read_gemma(switches, pattern=2, cap=30.0, scores=scores, context=8192)
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:

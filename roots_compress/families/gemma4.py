@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import Shape, decoder_spec, read_shape
+from roots_compress.families.decoder import BOTH, Shape, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.gemma import GEMMA_ACTIVATIONS
-from roots_compress.families.gemma2 import NORM_NAMES, four_norm_layer, softcap
+from roots_compress.families.gemma2 import GEMMA4, NORM_NAMES, softcap
 from roots_compress.families.gemma4_experts import experts_beside
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
@@ -54,16 +53,7 @@ TABLES = {
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape = read_shape(
-        switches,
-        head_dim=256,
-        kv_heads=4,
-        context=131_072,
-        tied=True,
-        activations=GEMMA_ACTIVATIONS,
-        activation_key="hidden_activation",
-        activation="gelu_pytorch_tanh",
-    )
+    shape = read_shape(switches, context=131_072, **GEMMA4)
     switches.same("use_bidirectional_attention", None, "vision")  # Of images alone.
     window = switches.optional_number("sliding_window", WINDOW)
     slides = [bool((index + 1) % 6) for index in range(shape.layers)]
@@ -97,7 +87,7 @@ def _read(switches: Switches) -> ModelSpec:
             keys_as_values=shares_values and each is None and not takes,
             sharing=None if not taking else "takes" if takes else "gives",
         )
-        layer = four_norm_layer(attention, wide if takes else mlp, shape.norm)
+        layer = pre_norm_layer(attention, wide if takes else mlp, shape.norm, norms=BOTH)
         if moe is not None:
             norm = shape.norm
             experts = Sublayer(op=moe, pre_norm=norm, post_norm=norm, joint_norm=norm)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder import Norms, read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.switches import Switches
@@ -15,8 +15,8 @@ from roots_compress.models.spec import ModelSpec
 NAMES = {**NORM_NAMES, **dict.fromkeys(GATE_UP, "mlp.gate_up_proj")}
 
 
-def read_glm(switches: Switches) -> ModelSpec:
-    """Return what a configuration says, its layers having norms before their blocks alone."""
+def read_glm(switches: Switches, norms: Norms = ("pre_norm",)) -> ModelSpec:
+    """Return what a configuration says; `norms` are those of each block."""
     return read_decoder(
         switches,
         biases=(switches.flag("attention_bias", True), False),
@@ -25,6 +25,7 @@ def read_glm(switches: Switches) -> ModelSpec:
         kv_heads=2,
         context=131072,
         eps=1.5625e-07,
+        norms=norms,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
+from roots_compress.families.encoder import linear_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Rows
 from roots_compress.families.values import older_activation_name
@@ -118,18 +119,14 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
         ours = f"model.layers.{index}."
         qkv = [f"{ours}self_attn.{name}_proj" for name in "qkv"]
         sizes = tuple(attention[f"{name}_proj"].rows for name in "qkv")
-        yield from _norm(f"h.{index}.ln_1", f"{ours}self_attn_pre_norm")
+        yield from linear_rules(f"h.{index}.ln_1", f"{ours}self_attn_pre_norm")
         yield from _linear(f"h.{index}.attn.c_attn", qkv, sizes)
         yield from _linear(f"h.{index}.attn.c_proj", [f"{ours}self_attn.o_proj"], (spec.width,))
-        yield from _norm(f"h.{index}.ln_2", f"{ours}mlp_pre_norm")
+        yield from linear_rules(f"h.{index}.ln_2", f"{ours}mlp_pre_norm")
         yield from _linear(f"h.{index}.mlp.c_fc", [f"{ours}mlp.up_proj"], (mlp["up_proj"].rows,))
         yield from _linear(f"h.{index}.mlp.c_proj", [f"{ours}mlp.down_proj"], (spec.width,))
-    yield from _norm("ln_f", "model.norm")
+    yield from linear_rules("ln_f", "model.norm")
     yield Rule("lm_head.weight", ("lm_head.weight",))
-
-
-def _norm(source: str, target: str) -> Iterator[Rule]:
-    return (Rule(f"{source}.{part}", (f"{target}.{part}",)) for part in ("weight", "bias"))
 
 
 def _linear(source: str, targets: list[str], sizes: tuple[int, ...]) -> Iterator[Rule]:

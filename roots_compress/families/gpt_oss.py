@@ -13,10 +13,8 @@ from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.experts import with_experts, without_experts
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import Stacked
-from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.moe import Clamp, Moe
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec
 
 EXPERTS = "num_local_experts"
@@ -67,21 +65,18 @@ def _read(switches: Switches) -> ModelSpec:
         context=131072,
         eps=1e-5,
         activations={"silu": "silu", "swish": "silu"},
+        attention={"sinks": True},
     )
     spec = with_experts(switches, spec, key=EXPERTS, experts=128, chosen=4, renormalise=True)
-
-    def change(each: Sublayer) -> Sublayer:
-        if isinstance(each.op, Attention):
-            return changed(each, op=changed(each.op, sinks=True))
-        return changed(each, op=changed(each.op, bias=True, clamp=clamp))
-
-    return each_sublayer(spec, change)
+    experts = {"bias": True, "clamp": clamp}
+    return each_sublayer(
+        spec, lambda each: changed(each, op=changed(each.op, **experts)) if isinstance(each.op, Moe) else each
+    )
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    plain, experts = without_experts(spec, EXPERTS)
-    moe = spec.layers[0][-1].op
-    clamp = (isinstance(moe, Moe) and moe.clamp) or Clamp()
+    plain, moe, experts = without_experts(spec, EXPERTS)
+    clamp = moe.clamp or Clamp()
     return {
         **write_decoder(plain, attention_bias=True),
         **experts,

@@ -12,7 +12,6 @@ from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
@@ -43,10 +42,7 @@ def granite_spec(
     added = switches.positive("residual_multiplier", 1.0)
     shape = replace(shape, norm=Norm(eps=shape.norm.eps / added**2))
     bias, output_bias = read_biases(switches, None)
-    attention = Attention(
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
+    attention = shape.attention(
         rope=rope if positions else None,
         scale=switches.positive("attention_multiplier", 1.0),
         bias=bias,

@@ -31,7 +31,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    plain, experts = without_experts(spec, EXPERTS)
+    plain, _, experts = without_experts(spec, EXPERTS)
     return {**write_granite(plain), **experts}
 
 

@@ -6,19 +6,20 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import Shape, decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.decoder import Shape, attending, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.rope import read_rope, rope_of
+from roots_compress.families.rope import FULL, read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
-from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import READERS, ShortConv
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
 THETA = 1000000.0
+CONV = "conv"
 KERNEL = 3
 MULTIPLE = 256
 """Of feed-forward blocks' widths."""
@@ -61,13 +62,7 @@ def lfm2_mixers(switches: Switches, shape: Shape) -> list[OpSpec]:
     """Take what is said of short convolutions and attention, and return the one that each layer has."""
     rope = rope_of(switches, read_rope(switches, theta=THETA), head_dim=shape.head_dim)
     switches.same("theta", rope.theta)
-    attention = Attention(
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        rope=rope,
-        qk_norm=QkNorm(eps=shape.norm.eps),
-    )
+    attention = shape.attention(rope=rope, qk_norm=QkNorm(eps=shape.norm.eps))
     conv = ShortConv(
         channels=shape.width,
         kernel=switches.number("conv_L_cache", KERNEL),
@@ -105,27 +100,13 @@ def _channels(switches: Switches, given: int) -> int:
 
 
 def _attending(switches: Switches, layers: int) -> list[bool]:
-    """Take the layers' types, and return which have attention."""
-    attending = _given(switches, layers)
-    if not any(attending):
-        switches.refuse("no layer has attention: transformers counts the tokens of a cache by it")
-    return attending
-
-
-def _given(switches: Switches, layers: int) -> list[bool]:
     numbers, types = switches.take("full_attn_idxs"), switches.take("layer_types")
     if types is None:
         numbers = [*range(layers)] if numbers is None else numbers
         if not isinstance(numbers, list) or any(type(index) is not int for index in numbers):
             switches.refuse(f"full_attn_idxs is {shown(numbers)}; it must be a list of layers' numbers")
-        return [index in numbers for index in range(layers)]
-    if (
-        not isinstance(types, list)
-        or len(types) != layers
-        or not {*map(str, types)} <= {"conv", "full_attention"}
-    ):
-        switches.refuse(f"layer_types must name full_attention or conv for each of {layers} layers")
-    return [kind == "full_attention" for kind in types]
+        types = [FULL if index in numbers else CONV for index in range(layers)]
+    return attending(switches, types, layers, CONV)
 
 
 def write_lfm2(spec: ModelSpec) -> dict[str, Any]:

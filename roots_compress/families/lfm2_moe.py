@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import decoder_spec, each_sublayer, pre_norm_layer
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer
 from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.experts import without_experts
 from roots_compress.families.lfm2 import NAMES, lfm2_mixers, lfm2_shape, write_lfm2
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
-from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
@@ -56,18 +56,12 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    seconds = [layer[-1].op for layer in spec.layers]
-    moe = next((op for op in seconds if isinstance(op, Moe)), None)
-    if moe is None:
-        raise ValueError("it has no experts")
-    mlp = next((op for op in seconds if isinstance(op, Mlp)), Mlp(channels=CHANNELS))
-    plain = each_sublayer(spec, lambda each: changed(each, op=mlp) if isinstance(each.op, Moe) else each)
+    plain, moe, experts = without_experts(spec, "num_experts", CHANNELS)
     return {
         **write_lfm2(plain),
-        "num_dense_layers": sum(isinstance(op, Mlp) for op in seconds),
+        **experts,
+        "num_dense_layers": sum(isinstance(op, Mlp) for _, op in spec.blocks()),
         "moe_intermediate_size": moe.channels,
-        "num_experts": moe.experts,
-        "num_experts_per_tok": moe.chosen,
         "norm_topk_prob": moe.renormalise,
         "use_expert_bias": moe.selection_bias,
         "routed_scaling_factor": moe.scale,

@@ -39,7 +39,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    plain, experts = without_experts(spec, EXPERTS)
+    plain, _, experts = without_experts(spec, EXPERTS)
     return {**write_decoder(plain, windows="all"), **experts}
 
 

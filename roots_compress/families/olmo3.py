@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder_config import typed_windows, write_decoder
-from roots_compress.families.olmo2 import olmo_rules, olmo_shape, olmo_spec
-from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
+from roots_compress.families.olmo2 import olmo_rules, read_olmo
+from roots_compress.families.rope import FULL, SLIDING, written_ropes
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 
@@ -17,13 +18,9 @@ ROPES = {FULL: ("rope_theta", THETA), SLIDING: (None, THETA)}
 """The top-level key for the base of the positions, and its default; `rope_theta` is for full attention."""
 
 
-def _read(switches: Switches) -> ModelSpec:
-    shape = olmo_shape(switches)
+def _windows(switches: Switches, layers: int) -> list[int | None]:
     window = switches.optional_number("sliding_window", WINDOW)
-    slides = [bool((index + 1) % PATTERN) for index in range(shape.layers)]
-    windows = switches.typed_windows(window, shape.layers, slides)
-    ropes = ropes_by_type(switches, shape.max_positions, ROPES)
-    return olmo_spec(switches, shape, windows, [ropes[FULL if each is None else SLIDING] for each in windows])
+    return switches.typed_windows(window, layers, [bool((index + 1) % PATTERN) for index in range(layers)])
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
@@ -41,7 +38,7 @@ YARN = {
 FAMILY = Family(
     "olmo3",
     "Olmo3ForCausalLM",
-    _read,
+    partial(read_olmo, windows=_windows, ropes=ROPES),
     _write,
     olmo_rules,
     variants=(

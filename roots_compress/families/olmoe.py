@@ -12,7 +12,6 @@ from roots_compress.families.experts import with_experts, without_experts
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import QkNorm
-from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 
 EXPERTS, RENORMALISE = "num_experts", "norm_topk_prob"
@@ -35,11 +34,8 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    plain, experts = without_experts(spec, EXPERTS)
-    moe = spec.layers[0][-1].op
-    assert isinstance(moe, Moe)
-    written = write_decoder(plain, attention_bias=True)
-    return {**written, **experts, RENORMALISE: moe.renormalise}
+    plain, moe, experts = without_experts(spec, EXPERTS)
+    return {**write_decoder(plain, attention_bias=True), **experts, RENORMALISE: moe.renormalise}
 
 
 FAMILY = Family(

@@ -12,7 +12,7 @@ from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, QKV, decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
-from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
+from roots_compress.models.ops.attention import LongRopeScaling, Rope
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
@@ -89,13 +89,7 @@ def _refuse_others(switches: Switches, parameters: dict[str, Any]) -> None:
 def _read(switches: Switches) -> ModelSpec:
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=4096, eps=1e-5)
     window = switches.optional_number("sliding_window")
-    attention = Attention(
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        rope=_rope(switches, shape.head_dim, shape.max_positions),
-        window=window,
-    )
+    attention = shape.attention(rope=_rope(switches, shape.head_dim, shape.max_positions), window=window)
     mlp = Mlp(channels=shape.channels, activation=shape.activation)
     return decoder_spec(shape, [pre_norm_layer(attention, mlp, shape.norm)] * shape.layers)
 

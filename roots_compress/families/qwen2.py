@@ -8,11 +8,14 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.switches import Switches
 
 FAMILY = Family(
     "qwen2",
     "Qwen2ForCausalLM",
-    partial(read_decoder, windows="by_layer", biases="qkv", kv_heads=32, null_kv_heads=True, context=32768),
+    partial(
+        read_decoder, windows=Switches.windows, biases="qkv", kv_heads=32, null_kv_heads=True, context=32768
+    ),
     partial(write_decoder, windows="by_layer"),
     decoder_rules,
     variants=(

@@ -8,6 +8,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import QkNorm
 
 FAMILY = Family(
@@ -15,7 +16,7 @@ FAMILY = Family(
     "Qwen3ForCausalLM",
     partial(
         read_decoder,
-        windows="by_layer",
+        windows=Switches.windows,
         qk_norm=QkNorm(),
         head_dim=128,
         kv_heads=32,

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import Shape, decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.decoder import Shape, attending, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.rope import FULL, read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
-from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
@@ -65,10 +65,7 @@ def read_hybrid(switches: Switches, kv_heads: int = 2) -> tuple[Shape, list[OpSp
         given = {key: value for key, value in given.items() if key not in MROPE}
     switches.put("rope_parameters", given)
     bias = switches.flag("attention_bias", False)
-    attention = Attention(
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
+    attention = shape.attention(
         rope=rope_of(switches, read_rope(switches, partial=SHARE), head_dim=shape.head_dim),
         qk_norm=QkNorm(eps=shape.norm.eps),
         bias=bias,
@@ -93,15 +90,10 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _attending(switches: Switches, layers: int) -> list[bool]:
-    """Take the layers' types, and return which attend to all tokens."""
     interval, types = switches.number("full_attention_interval", INTERVAL), switches.take("layer_types")
     if types is None:
         types = [LINEAR if (index + 1) % interval else FULL for index in range(layers)]
-    if not isinstance(types, list) or len(types) != layers or not {*map(str, types)} <= {LINEAR, FULL}:
-        switches.refuse(f"layer_types must name {FULL} or {LINEAR} for each of {layers} layers")
-    if FULL not in types:
-        switches.refuse("no layer has attention: transformers counts the tokens of a cache by it")
-    return [kind == FULL for kind in types]
+    return attending(switches, types, layers, LINEAR)
 
 
 def write_hybrid(spec: ModelSpec) -> dict[str, Any]:

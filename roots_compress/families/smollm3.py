@@ -10,7 +10,7 @@ from roots_compress.families.decoder_config import first_blocks, typed_windows, 
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Attention, Rope
+from roots_compress.models.ops.attention import Rope
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
@@ -40,15 +40,7 @@ def _read(switches: Switches) -> ModelSpec:
     mlp = Mlp(channels=shape.channels, activation=shape.activation, bias=switches.flag("mlp_bias", False))
     layers = [
         pre_norm_layer(
-            Attention(
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
-                rope=rope if has_rope else None,
-                window=each,
-                bias=bias,
-                output_bias=output_bias,
-            ),
+            shape.attention(rope=rope if has_rope else None, window=each, bias=bias, output_bias=output_bias),
             mlp,
             shape.norm,
         )

@@ -217,7 +217,7 @@ class Switches:
             read = ", ".join(methods)
             self.refuse(f"quantization_config names {shown(method)}; weights are read plain or in {read}")
 
-    def windows(self, layers: int, *, by_default: bool) -> list[int | None]:
+    def windows(self, layers: int, *, by_default: bool = False) -> list[int | None]:
         """Take the switches of sliding windows and return each layer's.
 
         Args:
@@ -255,11 +255,12 @@ class Switches:
             self.refuse("layer_types names sliding_attention, and the other keys give it no sliding_window")
         return [window if each else None for each in sliding]
 
-    def no_windows(self, layers: int) -> None:
-        """Take the switches of sliding windows of a family that has none."""
+    def no_windows(self, layers: int) -> list[int | None]:
+        """Take the switches of sliding windows of a family that has none, and return each layer's: none."""
         if any(self.typed_windows(LARGEST, layers, ())):
             self.refuse("layer_types names sliding_attention, which the family's models do not have")
         self.same("sliding_window")
+        return [None] * layers
 
     def finish(self) -> None:
         """Refuse whatever was not taken.
