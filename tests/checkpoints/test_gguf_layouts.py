@@ -75,7 +75,7 @@ def test_a_head_that_guesses_further_tokens_is_left_out(family: str, tmp_path: P
     ("family", "settings", "said"),
     [
         ("granite", {"rope.scaling.finetuned": False}, "granite.rope.scaling.finetuned is false"),
-        ("granitemoe", {"expert_used_count": 9}, "9 experts are chosen"),
+        ("granitemoe", {"expert_used_count": 9}, "granitemoe.expert_used_count is 9"),
         ("olmo2", {"attention.head_count_kv": [2, 1]}, "olmo2.attention.head_count_kv has the values"),
         ("olmo2", {"attention.head_count_kv": [0, 0]}, "is 0 in every layer"),
         ("glm4", {"rope.dimension_sections": [4, 2, 2, 0]}, "glm4.rope.dimension_sections"),

@@ -1,4 +1,8 @@
-"""Architectures that are families of other files too: their keys make a configuration of the family."""
+"""GGUF architectures as families of other files: their keys make a configuration of the family.
+
+In some, layers may differ in heads and widths, and projections in whether they have biases: what the file has
+is then put into the specification of the configuration.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.metadata import DIRECTORY, GUESSING, KEYS, NORM_KEYS, Metadata
-from roots_compress.families.gguf.positions import FREQUENCIES, ROTARY_KEYS, rope_of
+from roots_compress.families.gguf.positions import FREQUENCIES, LONGROPE_TENSORS, ROTARY_KEYS, rope_of
 from roots_compress.families.registry import FAMILIES
-from roots_compress.families.rope import PARTIAL
+from roots_compress.families.rope import ORIGINAL, PARTIAL
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import GgufModel
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import changed, first_fault
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer, ModelSpec
 
 MODEL_TYPE = "model_type"
+HEADS, GROUPS, WIDTHS = "attention.head_count", "attention.head_count_kv", "feed_forward_length"
+QKV, OUTPUT = ("attn_q", "attn_k", "attn_v", "attn_qkv"), ("attn_output",)
+MLP = ("ffn_gate", "ffn_up", "ffn_down")
 SPELLED = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -48,6 +61,15 @@ def rotary(metadata: Metadata, head_dim: int, *, partial: bool = False) -> Confi
     return {"rope_parameters": rope.parameters() | share}
 
 
+def longrope(metadata: Metadata, head_dim: int) -> Config:
+    """Return what the metadata and the file's factors say of a Phi-3's positions."""
+    rope = rope_of(metadata, head_dim, LONGROPE_TENSORS)
+    said = rope.parameters() | {PARTIAL: (rope.rotary_dim or head_dim) / head_dim}
+    original = {ORIGINAL: said.pop(ORIGINAL)} if ORIGINAL in said else {}
+    listed = {key: [*value] if isinstance(value, tuple) else value for key, value in said.items()}
+    return {"rope_parameters": listed, **original}
+
+
 def learned(metadata: Metadata, head_dim: int) -> Config:
     """Refuse a table of positions of another length than the context's."""
     metadata.rows("position_embd.weight", "context_length")
@@ -68,6 +90,8 @@ class Configured:
         norm: kind of all norms.
         eps_key: of the norms' epsilon in configurations.
         factors: names of tensors that are a part of the configuration: factors of frequencies.
+        layered: whether layers may differ in heads and in the widths of feed-forward blocks.
+        biases: modules that have one where the file has it, whatever the configuration says.
     """
 
     model_type: str
@@ -79,6 +103,8 @@ class Configured:
     varied: frozenset[str] = frozenset()
     unsaid: frozenset[str] = frozenset()
     factors: tuple[str, ...] = (FREQUENCIES,)
+    layered: bool = False
+    biases: tuple[str, ...] = ()
 
     def read(self, model: GgufModel) -> ModelSpec:
         """Return the specification that a file's metadata ask for.
@@ -91,24 +117,28 @@ class Configured:
         config = self.settings(metadata, self._config(metadata))
         family = FAMILIES[config.pop(MODEL_TYPE, self.model_type)]
         try:
-            return family.read_config(Switches(config, model.path))
+            return self._as_stored(metadata, family.read_config(Switches(config, model.path)))
         except InputError as error:
             raise InputError(_spelled(error.message, model), where=model.path, remedy=DIRECTORY) from None
+        except ValidationError as error:
+            raise InputError(first_fault(error), where=model.path, remedy=DIRECTORY) from None
 
     def _config(self, metadata: Metadata) -> Config:
         """Return what the metadata say in every architecture."""
-        width, heads = metadata.number("embedding_length"), metadata.one("attention.head_count")
+        width, heads = metadata.number("embedding_length"), self._one(metadata, HEADS)
         read, other = NORM_KEYS if self.norm == "rms_norm" else NORM_KEYS[::-1]
         eps = metadata.positive(read)
         metadata.agree(other, eps)
-        head_dim = metadata.head_size(width, heads)
+        head_dim, groups = metadata.head_size(width, heads), self._one(metadata, GROUPS, heads)
+        if self.layered and width % heads:
+            heads = groups = 1  # Classes of transformers want equal shares; each layer gets its own numbers.
         return {
             "hidden_size": width,
             "num_hidden_layers": metadata.layers,
             "num_attention_heads": heads,
-            "num_key_value_heads": self._one(metadata, "attention.head_count_kv", heads),
+            "num_key_value_heads": groups,
             "head_dim": head_dim,
-            "intermediate_size": self._one(metadata, "feed_forward_length"),
+            "intermediate_size": self._one(metadata, WIDTHS),
             "vocab_size": metadata.rows("token_embd.weight", "vocab_size"),
             "max_position_embeddings": metadata.number("context_length"),
             "tie_word_embeddings": "output.weight" not in metadata.model.tensors,
@@ -120,7 +150,32 @@ class Configured:
         """Return a number that is the same for all layers, or the first layer's."""
         default = 1 if key in self.unsaid and default is None else default
         usual = None if default is None else [default] * metadata.layers
-        return metadata.numbers(key, usual)[0] if key in self.varied else metadata.one(key, usual)
+        varied = self.layered or key in self.varied
+        return metadata.numbers(key, usual)[0] if varied else metadata.one(key, usual)
+
+    def _as_stored(self, metadata: Metadata, spec: ModelSpec) -> ModelSpec:
+        """Return a specification with the numbers of each layer, and with the biases that the file has."""
+        attention: Config = {"bias": metadata.biased(*QKV)} if {*QKV} & {*self.biases} else {}
+        attention |= {"output_bias": metadata.biased(*OUTPUT)} if {*OUTPUT} & {*self.biases} else {}
+        mlp: Config = {"bias": metadata.biased(*MLP)} if {*MLP} & {*self.biases} else {}
+        by_layer: list[tuple[Config, Config]] = [({}, {})] * metadata.layers
+        if self.layered:
+            heads = metadata.numbers(HEADS)
+            numbers = zip(heads, metadata.numbers(GROUPS, heads), metadata.numbers(WIDTHS), strict=True)
+            by_layer = [
+                ({"heads": own, "kv_heads": keys}, {"channels": width}) for own, keys, width in numbers
+            ]
+
+        def stored(each: Sublayer, of_attention: Config, of_mlp: Config) -> Sublayer:
+            if isinstance(each.op, Attention):
+                return changed(each, op=changed(each.op, **attention, **of_attention))
+            return changed(each, op=changed(each.op, **mlp, **of_mlp)) if isinstance(each.op, Mlp) else each
+
+        layers: list[Layer] = [
+            tuple(stored(each, *own) for each in layer)
+            for layer, own in zip(spec.layers, by_layer, strict=True)
+        ]
+        return spec.with_layers(tuple(layers))
 
 
 def _spelled(message: str, model: GgufModel) -> str:

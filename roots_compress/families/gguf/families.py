@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from roots_compress.families.gguf import experts as of_experts
 from roots_compress.families.gguf import recurrent
 from roots_compress.families.gguf import settings as of
-from roots_compress.families.gguf.configured import Configured, learned, rotary
+from roots_compress.families.gguf.configured import MLP, OUTPUT, QKV, Configured, learned, longrope, rotary
+from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, NORMALISED, SHARED_CHANNELS
 from roots_compress.families.gguf.family import GgufFamily
 from roots_compress.families.gguf.gemma4 import (
     GEMMA4_KEYS,
@@ -19,21 +21,6 @@ from roots_compress.families.gguf.gemma4 import (
     gemma4_names,
     gemma4_positions,
     gemma4_settings,
-)
-from roots_compress.families.gguf.layered import Layered
-from roots_compress.families.gguf.layers import (
-    GEMMA2_KEYS,
-    GEMMA3_KEYS,
-    KERNEL,
-    MOE_KEYS,
-    gemma2_layer,
-    gemma3_layer,
-    gemma_head,
-    lfm2_layer,
-    llama_layer,
-    phi3_layer,
-    plain_layer,
-    qwen3_moe_layer,
 )
 from roots_compress.families.gguf.names import (
     BETA_AND_ALPHA,
@@ -45,14 +32,9 @@ from roots_compress.families.gguf.names import (
     Layout,
 )
 from roots_compress.families.gguf.positions import LONGROPE_TENSORS
-from roots_compress.families.gguf.reading import WINDOW
 from roots_compress.models.spec import ModelSpec
 
 PARTLY = partial(rotary, partial=True)
-QKV = ("attn_q", "attn_k", "attn_v", "attn_qkv")
-OUTPUT, MLP = "attn_output", ("ffn_gate", "ffn_up", "ffn_down")
-
-
 HYBRID = {
     **DELTA_NET,
     **SHARED,
@@ -72,75 +54,97 @@ def falcon_names(spec: ModelSpec) -> Mapping[str, str]:
 GGUF_FAMILIES: dict[str, GgufFamily] = {
     family.architecture: family
     for family in (
-        GgufFamily("llama", Layered(llama_layer, (*QKV, OUTPUT, *MLP), MOE_KEYS), Layout(paired=True)),
-        GgufFamily("qwen2", Layered(partial(plain_layer, biases=True), QKV)),
-        GgufFamily("qwen3", Layered(partial(plain_layer, qk_norm=True), (*QKV, OUTPUT))),
-        GgufFamily("qwen3moe", Layered(qwen3_moe_layer, keys=MOE_KEYS)),
-        GgufFamily("gemma", Layered(partial(plain_layer, activation="gelu_tanh"), scaled=True)),
         GgufFamily(
-            "gemma2",
-            Layered(
-                gemma2_layer, keys=GEMMA2_KEYS, scaled=True, head=lambda reading: gemma_head(reading, 30.0)
-            ),
+            "llama",
+            Configured("llama", of_experts.llama, EXPERT_KEYS, layered=True, biases=(*QKV, *OUTPUT, *MLP)),
+            Layout(paired=True),
         ),
+        GgufFamily("qwen2", Configured("qwen2", of.no_biases, layered=True)),
+        GgufFamily("qwen3", Configured("qwen3", of.no_biases, layered=True, biases=(*QKV, *OUTPUT))),
+        GgufFamily("qwen3moe", Configured("qwen3_moe", of_experts.qwen3_moe, EXPERT_KEYS, layered=True)),
+        GgufFamily("gemma", Configured("gemma", of.no_biases, layered=True)),
+        GgufFamily("gemma2", Configured("gemma2", of.gemma2, of.GEMMA_KEYS | {of.SCORE_CAP}, layered=True)),
         GgufFamily(
-            "gemma3",
-            Layered(
-                gemma3_layer, keys=GEMMA3_KEYS, scaled=True, head=lambda reading: gemma_head(reading, None)
-            ),
+            "gemma3", Configured("gemma3_text", of.gemma3, of.GEMMA_KEYS | {of.SLIDING_BASE}, layered=True)
         ),
         GgufFamily(
             "phi3",
-            Layered(phi3_layer, keys=frozenset({WINDOW}), factors=LONGROPE_TENSORS),
+            Configured(
+                "phi3",
+                of.phi3,
+                frozenset({of.WINDOW}),
+                positions=longrope,
+                factors=LONGROPE_TENSORS,
+                layered=True,
+            ),
             Layout({**FUSED_QKV, **FUSED_GATE_UP}),
         ),
         GgufFamily(
             "gpt2",
-            Layered(
-                partial(plain_layer, biases=True, activation="gelu_tanh", gated=False, bias=True),
-                (*QKV, OUTPUT, *MLP),
-                rotary=False,
+            Configured(
+                "gpt2",
+                of.gpt2,
+                positions=learned,
                 norm="layer_norm",
+                eps_key="layer_norm_epsilon",
                 factors=(),
+                layered=True,
             ),
             Layout(FUSED_QKV),
         ),
         GgufFamily(
             "starcoder2",
-            Layered(
-                partial(plain_layer, activation="gelu_tanh", gated=False),
-                (*QKV, OUTPUT, *MLP),
+            Configured(
+                "starcoder2",
+                of.starcoder2,
                 norm="layer_norm",
+                eps_key="norm_epsilon",
+                layered=True,
+                biases=(*QKV, *OUTPUT, *MLP),
             ),
         ),
         GgufFamily(
             "nemotron",
-            Layered(
-                partial(plain_layer, activation="relu2", gated=False),
-                (*QKV, OUTPUT, *MLP),
-                partial=True,
+            Configured(
+                "nemotron",
+                of.no_biases,
+                positions=PARTLY,
                 norm="layer_norm",
+                eps_key="norm_eps",
+                layered=True,
+                biases=(*QKV, *OUTPUT, *MLP),
             ),
         ),
-        GgufFamily("stablelm", Layered(plain_layer, QKV, partial=True, norm="layer_norm")),
+        GgufFamily(
+            "stablelm",
+            Configured(
+                "stablelm",
+                of.no_biases,
+                positions=PARTLY,
+                norm="layer_norm",
+                eps_key="layer_norm_eps",
+                layered=True,
+                biases=QKV,
+            ),
+        ),
         GgufFamily(
             "lfm2",
-            Layered(lfm2_layer, keys=frozenset({KERNEL}), fewest_groups=0),
+            Configured("lfm2", of.lfm2, frozenset({of.KERNEL}), eps_key="norm_eps"),
             Layout(outer={"norm": "token_embd_norm"}),
         ),
         GgufFamily(
             "gpt-oss",
-            Configured("gpt_oss", of.gpt_oss, of.EXPERT_KEYS | of.WINDOW_KEYS),
+            Configured("gpt_oss", of_experts.gpt_oss, EXPERT_KEYS | of.WINDOW_KEYS),
             Layout({"mlp_pre_norm": "post_attention_norm"}),
         ),
         GgufFamily(
             "granite",
-            Configured("granite", of.granite, of.GRANITE_KEYS | {of.CHOSEN, of.SHARED_CHANNELS}),
+            Configured("granite", of.granite, of.GRANITE_KEYS | {CHOSEN, SHARED_CHANNELS}),
             Layout(paired=True),
         ),
         GgufFamily(
             "granitemoe",
-            Configured("granitemoe", of.granite, of.GRANITE_KEYS | of.EXPERT_KEYS),
+            Configured("granitemoe", of_experts.granite_moe, of.GRANITE_KEYS | EXPERT_KEYS),
             Layout(paired=True),
         ),
         GgufFamily(
@@ -148,7 +152,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             Configured(
                 "granitemoehybrid",
                 recurrent.granite_hybrid,
-                of.GRANITE_KEYS | recurrent.SSM_KEYS | {of.CHOSEN, of.SHARED_CHANNELS},
+                of.GRANITE_KEYS | recurrent.SSM_KEYS | {CHOSEN, SHARED_CHANNELS},
             ),
             Layout(MAMBA2, paired=True),
         ),
@@ -159,7 +163,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily("smollm3", Configured("smollm3", of.with_biases), Layout(paired=True)),
         GgufFamily("olmo2", Configured("olmo2", of.olmo2, of.WINDOW_KEYS)),
-        GgufFamily("olmoe", Configured("olmoe", of.olmoe, of.EXPERT_KEYS | {of.NORMALISED})),
+        GgufFamily("olmoe", Configured("olmoe", of_experts.olmoe, EXPERT_KEYS | {NORMALISED})),
         GgufFamily("glm4", Configured("glm4", positions=PARTLY), Layout(FUSED_GATE_UP, paired=True)),
         GgufFamily("chatglm", Configured("glm", positions=PARTLY), Layout(FUSED_GATE_UP, paired=True)),
         GgufFamily(
@@ -193,8 +197,8 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "lfm2moe",
             Configured(
                 "lfm2_moe",
-                of.lfm2_moe,
-                of.EXPERT_KEYS | {KERNEL, of.GATING, of.EXPERT_SCALE, of.DENSE},
+                of_experts.lfm2_moe,
+                EXPERT_KEYS | {of.KERNEL, of_experts.GATING, of_experts.EXPERT_SCALE, of_experts.DENSE},
                 eps_key="norm_eps",
             ),
             Layout(outer={"norm": "token_embd_norm"}),
@@ -209,7 +213,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             Configured(
                 "qwen3_5_moe_text",
                 recurrent.qwen35_moe,
-                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
+                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | EXPERT_KEYS | {SHARED_CHANNELS},
                 PARTLY,
                 unsaid=frozenset({"feed_forward_length"}),
             ),
@@ -220,14 +224,14 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             Configured(
                 "qwen3_next",
                 recurrent.qwen3_next,
-                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | of.EXPERT_KEYS | {of.SHARED_CHANNELS},
+                recurrent.SSM_KEYS | recurrent.HYBRID_KEYS | EXPERT_KEYS | {SHARED_CHANNELS},
                 PARTLY,
             ),
             Layout({**HYBRID, **BETA_AND_ALPHA}, by_head=True),
         ),
         GgufFamily(
             "qwen2moe",
-            Configured("qwen2_moe", of.qwen2_moe, of.EXPERT_KEYS | {of.SHARED_CHANNELS, of.NORMALISED}),
+            Configured("qwen2_moe", of_experts.qwen2_moe, EXPERT_KEYS | {SHARED_CHANNELS, NORMALISED}),
             Layout(SHARED),
         ),
         GgufFamily(

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from roots_compress.families.base import Rule
+from roots_compress.families.gguf.configured import Configured
 from roots_compress.families.gguf.names import Layout
-from roots_compress.io.gguf_file import GgufModel
 from roots_compress.models.spec import ModelSpec
-
-
-class Reader(Protocol):
-    """What makes a specification of a file's metadata."""
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        """Names of tensors that are a part of the configuration."""
-
-    def read(self, model: GgufModel) -> ModelSpec:
-        """Return the specification that a file's metadata ask for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +23,7 @@ class GgufFamily:
     """
 
     architecture: str
-    reader: Reader
+    reader: Configured
     layout: Layout = field(default_factory=Layout)
     unread: tuple[str, ...] = ()
 

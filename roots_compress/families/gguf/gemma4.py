@@ -8,10 +8,10 @@ from roots_compress.families.base import Computed
 from roots_compress.families.gemma4 import MOE
 from roots_compress.families.gemma4_experts import experts_beside
 from roots_compress.families.gguf.configured import Config
+from roots_compress.families.gguf.experts import CHOSEN, EXPERT_CHANNELS, EXPERTS
 from roots_compress.families.gguf.metadata import Metadata
 from roots_compress.families.gguf.positions import FREQUENCIES, factors_in
-from roots_compress.families.gguf.reading import PATTERN, WINDOW
-from roots_compress.families.gguf.settings import CHOSEN, EXPERT_CHANNELS, EXPERTS, layer_types
+from roots_compress.families.gguf.settings import PATTERN, WINDOW, layer_types
 from roots_compress.families.rope import FULL, PARTIAL, SLIDING
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from roots_compress.families.gguf.configured import MODEL_TYPE, Config, nothing_else
+from roots_compress.families.gguf.experts import with_shared_expert
 from roots_compress.families.gguf.metadata import Metadata
-from roots_compress.families.gguf.settings import TURNED, granite, with_biases, with_shared_expert
+from roots_compress.families.gguf.settings import TURNED, granite, with_biases
 from roots_compress.families.rope import FULL
 
 CONV, STATE, GROUPS, INNER, HEADS = (

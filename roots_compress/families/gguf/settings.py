@@ -6,14 +6,10 @@ from typing import Any
 
 from roots_compress.families.gguf.configured import MODEL_TYPE, Config, nothing_else
 from roots_compress.families.gguf.metadata import Metadata
-from roots_compress.families.gguf.reading import PATTERN, WINDOW
 from roots_compress.families.rope import FULL, SLIDING
 
-EXPERTS, CHOSEN, EXPERT_CHANNELS = "expert_count", "expert_used_count", "expert_feed_forward_length"
-GATING, EXPERT_SCALE, DENSE = "expert_gating_func", "expert_weights_scale", "leading_dense_block_count"
-SHARED_CHANNELS = "expert_shared_feed_forward_length"
-EXPERT_KEYS = frozenset({EXPERTS, CHOSEN, EXPERT_CHANNELS})
-SLIDING_BASE, NORMALISED = "rope.freq_base_swa", "expert_weights_norm"
+WINDOW, PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+SLIDING_BASE = "rope.freq_base_swa"
 WINDOW_KEYS = frozenset({WINDOW, PATTERN, SLIDING_BASE})
 LOGITS, SCORES = "logit_scale", "attention.scale"
 GRANITE_KEYS = frozenset({LOGITS, SCORES, "residual_scale", "embedding_scale"})
@@ -24,9 +20,11 @@ GROWTH, LOG_MULTIPLIER, ORIGINAL = (
     "rope.scaling.yarn_log_multiplier",
     "original_max_position_embeddings",
 )
-SIGMOID = 2
-"""llama.cpp's number for experts that are weighed by sigmoids."""
-PARALLEL = "use_parallel_residual"
+PARALLEL, KERNEL = "use_parallel_residual", "shortconv.l_cache"
+SCORE_CAP, LOGIT_CAP = "attn_logit_softcapping", "final_logit_softcapping"
+GEMMA_KEYS = frozenset({WINDOW, PATTERN, LOGIT_CAP})
+WIDE_GEMMAS = {"gemma2": 46, "gemma3": 62}
+"""Layers of the models with 27 billion weights, which alone scale scores by the width over the heads."""
 LARGE_EXAONE = 64
 """Layers of the EXAONE 4 that has windows, also where its file does not say so."""
 
@@ -50,9 +48,9 @@ def no_biases(metadata: Metadata, config: Config) -> Config:
     return config
 
 
-def with_biases(metadata: Metadata, config: Config, *, key: str = "mlp_bias") -> Config:
+def with_biases(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a family whose feed-forward blocks may have them."""
-    return {**nothing_else(metadata, config), key: metadata.biased("ffn_up", "ffn_down")}
+    return {**nothing_else(metadata, config), "mlp_bias": metadata.biased("ffn_up", "ffn_down")}
 
 
 def one_switch(metadata: Metadata, config: Config) -> Config:
@@ -60,33 +58,17 @@ def one_switch(metadata: Metadata, config: Config) -> Config:
     return {**config, "use_bias": metadata.biased("attn_q", "attn_qkv", "ffn_up")}
 
 
-def experts(metadata: Metadata, key: str) -> Config:
-    """Return what is said of experts."""
-    return {key: metadata.number(EXPERTS), "num_experts_per_tok": metadata.number(CHOSEN)}
-
-
-def undivided(metadata: Metadata) -> Config:
-    """Return that the chosen experts' weights are as the softmax gives them, which llama.cpp always takes."""
-    if metadata.get(NORMALISED):
-        metadata.refuse(NORMALISED, "is true: weights that are divided by their sum are not read here")
-    return {"norm_topk_prob": False}
-
-
 def granite(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Granite, with or without experts."""
+    """Return the configuration of a Granite without experts."""
     if metadata.get(TURNED) is False and MODEL_TYPE not in config:
         metadata.refuse(TURNED, "is false: a Granite without positions is read as granitehybrid only")
-    found = {
+    return {
         **with_biases(metadata, config),
         "embedding_multiplier": metadata.factor("embedding_scale"),
         "residual_multiplier": metadata.factor("residual_scale"),
         "attention_multiplier": metadata.factor(SCORES, config["head_dim"] ** -0.5),
         "logits_scaling": metadata.factor(LOGITS),
     }
-    if metadata.get(EXPERTS):
-        found |= experts(metadata, "num_local_experts")
-        del found["mlp_bias"]
-    return found
 
 
 def olmo2(metadata: Metadata, config: Config) -> Config:
@@ -105,11 +87,6 @@ def olmo2(metadata: Metadata, config: Config) -> Config:
         "sliding_window": metadata.number(WINDOW),
         "layer_types": layer_types(metadata.flags(PATTERN, 4)),
     }
-
-
-def olmoe(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of an OLMoE, whose chosen experts' weights are as the softmax gives them."""
-    return {**nothing_else(metadata, config), **experts(metadata, "num_experts"), **undivided(metadata)}
 
 
 def cohere(metadata: Metadata, config: Config) -> Config:
@@ -135,13 +112,91 @@ def exaone4(metadata: Metadata, config: Config) -> Config:
     }
 
 
+def gpt2(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a GPT-2, by its names."""
+    unread = ("head_dim", "intermediate_size", "num_key_value_heads")
+    found = {key: value for key, value in config.items() if key not in unread}
+    return {**found, "n_inner": config["intermediate_size"]}
+
+
 def starcoder(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a StarCoder, by GPT-2's names."""
-    if config.pop("num_key_value_heads") != 1:
+    if config["num_key_value_heads"] != 1:
         metadata.refuse("attention.head_count_kv", "is not 1; models of one head of keys and values are read")
-    config["n_inner"] = config.pop("intermediate_size")
-    del config["head_dim"]
-    return {**config, "multi_query": True}
+    return {**gpt2(metadata, config), "multi_query": True}
+
+
+def starcoder2(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a StarCoder 2, whose biases are those in the file."""
+    return {**config, "use_bias": False}
+
+
+def phi3(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a Phi-3, whose layers all slide if any does."""
+    return {**config, "sliding_window": metadata.number(WINDOW) if metadata.get(WINDOW) else None}
+
+
+def lfm2(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of an LFM2; its feed-forward blocks are as wide as the file says."""
+    return {**convolutions(metadata, config), "block_auto_adjust_ff_dim": False}
+
+
+def convolutions(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a decoder whose layers without key heads have convolutions."""
+    groups = metadata.numbers("attention.head_count_kv", least=0)
+    return {
+        **config,
+        "layer_types": [FULL if each else "conv" for each in groups],
+        "conv_L_cache": metadata.number(KERNEL),
+    }
+
+
+def gemma2(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a Gemma 2."""
+    return {
+        **_gemma(metadata, config, window=4096, every=2, cap=30.0),
+        "attn_logit_softcapping": metadata.positive(SCORE_CAP, 50.0),
+    }
+
+
+def gemma3(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a Gemma 3; the positions of layers that slide are not scaled."""
+    sliding = {"rope_type": "default", "rope_theta": metadata.positive(SLIDING_BASE, 10000.0)}
+    return {
+        **_gemma(metadata, config, window=None, every=6, cap=None),
+        "rope_parameters": {FULL: config["rope_parameters"], SLIDING: sliding},
+    }
+
+
+def _gemma(
+    metadata: Metadata, config: Config, *, window: int | None, every: int, cap: float | None
+) -> Config:
+    """Return what the configurations of Gemma 2 and 3 share; 0 stands for no window, and for no bound.
+
+    Args:
+        metadata: of the file.
+        config: what all architectures say.
+        window: where the file names none.
+        every: all layers slide but every so-manieth, unless the file tells them apart.
+        cap: the bound of logits where the file names none.
+    """
+    said, bound = metadata.get(WINDOW), metadata.get(LOGIT_CAP)
+    if said is not None:
+        window = metadata.number(WINDOW) if said else None
+    if bound is not None:
+        cap = metadata.positive(LOGIT_CAP) if bound else None
+    slides = metadata.flags(PATTERN, every)
+    wide = metadata.layers == WIDE_GEMMAS[metadata.model.architecture]
+    return {
+        **config,
+        "sliding_window": window,
+        "layer_types": layer_types(slides if window else [False] * metadata.layers),
+        # No key says it: the number of layers tells the models apart.
+        "query_pre_attn_scalar": (
+            config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"]
+        ),
+        "final_logit_softcapping": cap,
+    }
 
 
 def falcon(metadata: Metadata, config: Config) -> Config:
@@ -167,38 +222,6 @@ def gpt_neox(metadata: Metadata, config: Config) -> Config:
     return {**nothing_else(metadata, config), "use_parallel_residual": metadata.get(PARALLEL) is not False}
 
 
-def gpt_oss(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a gpt-oss; the bounds of its positions are not rounded."""
-    rope = config["rope_parameters"]
-    return {
-        **nothing_else(metadata, config),
-        **experts(metadata, "num_local_experts"),
-        "rope_parameters": {**rope, "truncate": False} if rope["rope_type"] == "yarn" else rope,
-        "intermediate_size": metadata.number(EXPERT_CHANNELS),
-        **windows(metadata, config, 2),
-    }
-
-
-def lfm2_moe(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of an LFM2 with experts, whose layers without key heads have convolutions."""
-    if metadata.get(GATING) != SIGMOID:
-        metadata.refuse(GATING, f"is {metadata.get(GATING)!r:.100}; it must be {SIGMOID}, for sigmoids")
-    groups = metadata.numbers("attention.head_count_kv", least=0)
-    biased = any(
-        f"blk.{index}.exp_probs_b.bias" in metadata.model.tensors for index in range(metadata.layers)
-    )
-    return {
-        **config,
-        **experts(metadata, "num_experts"),
-        "layer_types": [FULL if each else "conv" for each in groups],
-        "conv_L_cache": metadata.number("shortconv.l_cache"),
-        "num_dense_layers": metadata.get(DENSE) or 0,
-        "moe_intermediate_size": metadata.number(EXPERT_CHANNELS),
-        "use_expert_bias": biased,
-        "routed_scaling_factor": metadata.factor(EXPERT_SCALE),
-    }
-
-
 def mistral3(metadata: Metadata, config: Config) -> Config:
     """Return the configuration of a Ministral 3, or of a Mistral, whose queries do not grow."""
     growth = metadata.get(GROWTH)
@@ -210,17 +233,3 @@ def mistral3(metadata: Metadata, config: Config) -> Config:
     if ORIGINAL not in rope:
         metadata.refuse(GROWTH, "says that queries grow, and no key from which position on")
     return {**config, "rope_parameters": {**rope, "llama_4_scaling_beta": metadata.positive(GROWTH)}}
-
-
-def with_shared_expert(metadata: Metadata) -> Config:
-    """Return what is said of experts and of the one that all tokens go through."""
-    return {
-        **experts(metadata, "num_experts"),
-        "moe_intermediate_size": metadata.number(EXPERT_CHANNELS),
-        "shared_expert_intermediate_size": metadata.number(SHARED_CHANNELS),
-    }
-
-
-def qwen2_moe(metadata: Metadata, config: Config) -> Config:
-    """Return the configuration of a Qwen2-MoE, whose weights are as the softmax gives them."""
-    return {**config, **with_shared_expert(metadata), **undivided(metadata), "use_sliding_window": False}
