@@ -260,14 +260,6 @@ class Events:
         """Emit a remark for people."""
         self.emit(Message(text))
 
-    def figure(
-        self,
-        name: str,
-        value: float,
-        *,
-        work: str | None = None,
-        step: int | None = None,
-        context: int | None = None,
-    ) -> None:
+    def figure(self, name: str, value: float, *, work: str | None = None, step: int | None = None) -> None:
         """Emit a number that was measured in this stage."""
-        self.emit(Figure(name, value, self.stage, work, step, context))
+        self.emit(Figure(name, value, self.stage, work, step))

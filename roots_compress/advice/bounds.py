@@ -11,6 +11,7 @@ from roots_compress.errors import InputError
 from roots_compress.report.text import megabytes
 from roots_compress.tasks.base import Task
 
+OPTION: Final = "--target"
 FORMS: Final = '"100 MB", "3x faster" or "at most 5% worse"'
 _NUMBER = r"(?P<number>[0-9]{1,12}(\.[0-9]{1,12})?)"
 _SIZE = re.compile(rf"{_NUMBER}\s*(?P<unit>[kKMG]i?B|B|bytes)")
@@ -60,7 +61,7 @@ class Bounds:
         return said
 
 
-def read_targets(texts: Iterable[str], option: str = "--target") -> Bounds:
+def read_targets(texts: Iterable[str]) -> Bounds:
     """Return the bounds that targets set: `100 MB`, `3x faster`, `at most 5% worse`.
 
     Raises:
@@ -68,10 +69,10 @@ def read_targets(texts: Iterable[str], option: str = "--target") -> Bounds:
     """
     given: dict[str, Any] = {}
     for text in texts:
-        name, value = _target(text.strip(), option)
+        name, value = _target(text.strip())
         if name in given:
             raise InputError(
-                "two targets bound one figure", where=f"{option} {text.strip()!r:.80}", remedy="Give one."
+                "two targets bound one figure", where=f"{OPTION} {text.strip()!r:.80}", remedy="Give one."
             )
         given[name] = value
     return Bounds(**given)
@@ -134,7 +135,7 @@ def bounds_of(
     return bounds
 
 
-def _target(text: str, option: str) -> tuple[str, int | float]:
+def _target(text: str) -> tuple[str, int | float]:
     """Return the bound that one target sets, and its value."""
     value: int | float = 0
     if found := _SIZE.fullmatch(text):
@@ -144,7 +145,7 @@ def _target(text: str, option: str) -> tuple[str, int | float]:
     elif found := _WORSE.fullmatch(text):
         return "max_loss", float(found["number"]) / 100
     else:
-        raise InputError(f"{text!r:.80} is no target", where=option, remedy=f"Give one as {FORMS}.")
+        raise InputError(f"{text!r:.80} is no target", where=OPTION, remedy=f"Give one as {FORMS}.")
     if value <= 0:
-        raise InputError(f"{text!r:.80} asks for nothing", where=option, remedy="Give a number above 0.")
+        raise InputError(f"{text!r:.80} asks for nothing", where=OPTION, remedy="Give a number above 0.")
     return name, value

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
-from roots_compress.data.packing import BLOCK_SIZE, Flags, pack_texts
+from roots_compress.data.packing import Flags, pack_texts
 from roots_compress.data.special_tokens import require_mask
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.errors import Key
 
 CHOSEN = 0.15
 """Of the tokens of a window that may be hidden."""
@@ -85,7 +84,6 @@ def pack_masked(
     *,
     seed: int,
     limit: int | None = None,
-    key: Key = BLOCK_SIZE,
 ) -> MaskedWindows:
     """Pack documents as `pack_texts` does, and hide tokens.
 
@@ -93,7 +91,7 @@ def pack_masked(
         InputError: the documents fill less than one window, or the tokenizer has no mask token.
     """
     require_mask(tokenizer)
-    packed = pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit, key=key)
+    packed = pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit)
     return MaskedWindows(**hidden_in(packed, tokenizer, seed))
 
 

@@ -34,7 +34,6 @@ def pack(
     *,
     seed: int,
     limit: int | None = None,
-    key: Key = BLOCK_SIZE,
 ) -> PackedWindows:
     """Pack documents into windows of `block_size` tokens, both in an order drawn from `seed`.
 
@@ -49,7 +48,6 @@ def pack(
         block_size: tokens in a window.
         seed: decides the order of documents and windows.
         limit: the most windows to return; no more documents are tokenised than these need.
-        key: that sets `block_size`; for the message where the text is too short.
 
     Raises:
         InputError: the documents fill less than one window.
@@ -57,7 +55,7 @@ def pack(
     rng = np.random.default_rng(seed)
     wanted = None if limit is None else limit * (block_size - 1) + 1
     ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, _framed)
-    require_window(len(ids), block_size, key)
+    require_window(len(ids), block_size)
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
@@ -76,7 +74,6 @@ def pack_texts(
     *,
     seed: int,
     limit: int | None = None,
-    key: Key = BLOCK_SIZE,
 ) -> PackedWindows:
     """Pack documents into windows as an encoder reads texts; targets are the tokens themselves.
 
@@ -98,7 +95,7 @@ def pack_texts(
     room = block_size - sum(edges)
     wanted = None if limit is None else limit * block_size
     ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, framed)
-    require_window(len(ids), block_size, key)
+    require_window(len(ids), block_size)
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
     is_text = np.concatenate([np.pad(np.full(length - sum(edges), True), edges) for length in lengths])
     spans = _cut(is_text, room)
@@ -139,17 +136,17 @@ def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> Sequenc
     return [documents[index] for index in rng.permutation(len(documents))]
 
 
-def require_window(tokens: int, block_size: int, key: Key) -> None:
+def require_window(tokens: int, block_size: int) -> None:
     """Refuse a text of fewer tokens than a window takes.
 
     Raises:
-        InputError: naming both figures, and the key that sets the window's.
+        InputError: naming both figures.
     """
     if tokens < block_size:
         raise InputError(
             f"the text has {tokens} tokens, fewer than one window of {block_size}",
             where=recipe_key("data", "train"),
-            remedy=Text("Give more text", or_shorter(key, tokens), "."),
+            remedy=Text("Give more text", or_shorter(BLOCK_SIZE, tokens), "."),
         )
 
 

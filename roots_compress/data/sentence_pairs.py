@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.masking import MaskedWindows, hidden_in
-from roots_compress.data.packing import BLOCK_SIZE, Flags, Ids, require_window, shuffled, tokenised
+from roots_compress.data.packing import Flags, Ids, require_window, shuffled, tokenised
 from roots_compress.data.special_tokens import closing_ids, opening_ids, require_mask
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.errors import InputError, Key, recipe_key
+from roots_compress.errors import InputError, recipe_key
 
 SHORTEST = 2
 """Tokens of the shortest part."""
@@ -56,7 +56,6 @@ def pack_sentence_pairs(
     *,
     seed: int,
     limit: int | None = None,
-    key: Key = BLOCK_SIZE,
 ) -> SentencePairs:
     """Make windows of pairs, [CLS] A [SEP] B [SEP], and hide tokens in them.
 
@@ -77,7 +76,7 @@ def pack_sentence_pairs(
     wanted = None if limit is None else limit * block_size
     order = shuffled(documents, rng)
     ids, scored, lengths = tokenised(order, tokenizer, wanted, lambda ids, scored, _: (ids, scored))
-    require_window(len(ids), block_size, key)
+    require_window(len(ids), block_size)
     ends = np.cumsum(lengths)
     texts = [(int(end - length), int(end)) for end, length in zip(ends, lengths, strict=True)]
     texts = [(start, end) for start, end in texts if end - start >= 2 * SHORTEST]

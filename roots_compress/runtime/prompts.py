@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Text = tuple[Tokens, Tokens | None]
 
 
-def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens, Tokens | None]:
+def left_pad(prompts: Sequence[Sequence[int]]) -> tuple[Tokens, Tokens | None]:
     """Stack prompts of different lengths into `(B, T)` tokens, padded on the left.
 
     Returns:
@@ -32,8 +32,7 @@ def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens,
         what = f"prompt {lengths.index(0) + 1} of {len(lengths)} has no token" if lengths else "no prompt"
         raise InputError(what, remedy="Give at least one token, such as the tokenizer's BOS token.")
     longest = max(lengths)
-    input_ids = np.full((len(prompts), longest), pad, dtype=np.int64)
-    mask = np.zeros_like(input_ids)
+    input_ids, mask = np.zeros((2, len(prompts), longest), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         input_ids[row, longest - len(prompt) :] = prompt
         mask[row, longest - len(prompt) :] = 1

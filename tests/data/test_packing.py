@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document, Span
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import IGNORED_LABEL
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError
 
 Documents = tuple[Document, ...]
 
@@ -109,8 +109,8 @@ def test_too_little_text_says_how_much_there_is(tokenizer: PreTrainedTokenizerFa
     document = Document.plain("fox " * 9)
     count = len(framed_ids(document, tokenizer))
     with pytest.raises(InputError, match=f"{count} tokens, fewer than one window of 64") as caught:
-        pack([document], tokenizer, 64, seed=0, key=Key("a", "block_size"))
-    assert caught.value.remedy == f"Give more text, or set a.block_size to {count} or less."
+        pack([document], tokenizer, 64, seed=0)
+    assert caught.value.remedy == f"Give more text, or set block_size to {count} or less."
 
 
 def test_no_window_shorter_than_the_shortest_is_advised(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -83,7 +83,8 @@ def test_logits_held_at_a_time_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_progress_reaches_the_end() -> None:
     seen: list[tuple[int, int]] = []
     model = BigramModel(np.zeros((7, 7), dtype=np.float32))
-    perplexity(model, random_windows(), batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    parts = module.window_predictions(model, random_windows(), batch_size=2)
+    predictions.score(parts, count=5, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 

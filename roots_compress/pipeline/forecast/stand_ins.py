@@ -52,9 +52,9 @@ def random_model(expected: ExpectedModel, *, seed: int = 0) -> RootsWithHead:
     return model
 
 
-def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> Checkpoint:
+def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> Checkpoint:
     """Return a checkpoint of random weights with a tokenizer of its vocabulary."""
-    model = random_model(ExpectedModel(spec), seed=seed)
+    model = random_model(ExpectedModel(spec))
     for name in TOKEN_IDS:
         setattr(model.config, name, getattr(tokenizer, name))
     return Checkpoint(model, tokenizer)

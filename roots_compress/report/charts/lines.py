@@ -35,11 +35,11 @@ class Series:
     colour: int = 0
 
 
-def thinned(marks: Sequence[Mark], most: int = MOST_POINTS) -> list[Mark]:
-    """Return at most so many marks: of each part of the line the lowest and the highest, in order."""
-    if len(marks) <= most:
+def thinned(marks: Sequence[Mark]) -> list[Mark]:
+    """Return at most `MOST_POINTS` marks: of each part of the line the lowest and the highest, in order."""
+    if len(marks) <= MOST_POINTS:
         return list(marks)
-    parts = (most - 2) // 2
+    parts = (MOST_POINTS - 2) // 2
     inner = marks[1:-1]
     kept = {0, len(marks) - 1}
     for part in range(parts):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 MARGIN = 0.07
+"""The share of an axis that stays free at each end."""
 """Of an axis that stays free at both ends."""
 STEPS = (1, 2, 5, 10)
 
@@ -32,7 +33,6 @@ class Scale:
         *,
         logarithmic: bool = False,
         from_zero: bool = False,
-        margin: float = MARGIN,
     ) -> Self:
         """Return a scale that holds all finite values; a logarithmic one holds the positive ones.
 
@@ -42,18 +42,17 @@ class Scale:
             end: where it ends.
             logarithmic: whether equal ratios are of equal length.
             from_zero: whether a linear axis begins at 0.
-            margin: the share of the axis that stays free at each end.
         """
         kept = [value for value in values if math.isfinite(value) and (value > 0 or not logarithmic)]
         if logarithmic:
             logs = [math.log(value) for value in kept] or [0.0]
-            low, high = _widened(min(logs), max(logs), margin, least=0.2)
+            low, high = _widened(min(logs), max(logs), least=0.2)
             return cls(math.exp(max(low, -700)), math.exp(min(high, 700)), start, end, True)
         kept = kept or [0.0]
         if from_zero:
-            return cls(0.0, max(*kept, 0.0) * (1 + margin) or 1.0, start, end)
+            return cls(0.0, max(*kept, 0.0) * (1 + MARGIN) or 1.0, start, end)
         largest = max(map(abs, kept))
-        low, high = _widened(min(kept), max(kept), margin, least=0.05 * largest or 1.0)
+        low, high = _widened(min(kept), max(kept), least=0.05 * largest or 1.0)
         return cls(low, high, start, end)
 
     def at(self, value: float) -> float:
@@ -80,9 +79,9 @@ class Scale:
         return named[:: math.ceil(len(named) / (most + 1))]
 
 
-def _widened(low: float, high: float, margin: float, *, least: float) -> tuple[float, float]:
+def _widened(low: float, high: float, *, least: float) -> tuple[float, float]:
     """Return two ends with a margin, which is `least` where they are equal."""
-    free = (high - low) * margin or least
+    free = (high - low) * MARGIN or least
     return low - free, high + free
 
 

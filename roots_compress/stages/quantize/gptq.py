@@ -18,6 +18,8 @@ from torch import Tensor
 from roots_compress.models.quantized import Format
 from roots_compress.stages.quantize.rounding import Grid, QuantizedMatrix, fit_grid, group_columns
 
+DAMPING = 0.01
+"""Added to the Gram matrix's diagonal, as a fraction of its mean."""
 BLOCK_COLUMNS = 128
 """Columns whose corrections to later columns are applied together, as one matrix product."""
 
@@ -27,16 +29,15 @@ class Compensation:
 
     Args:
         gram_CC: `X.T @ X` of the inputs, in any scale; channels never excited are rounded to nearest.
-        damping: added to the Gram matrix's diagonal, as a fraction of its mean.
     """
 
-    def __init__(self, gram_CC: Tensor, *, damping: float = 0.01) -> None:
+    def __init__(self, gram_CC: Tensor) -> None:
         self.energy_C = gram_CC.diagonal()
         self.order_C = self.energy_C.argsort(descending=True)
         self.factor_CC: Tensor | None = None
         if self.energy_C.any():
             ordered_CC = gram_CC.double()[self.order_C[:, None], self.order_C]
-            self.factor_CC = _inverse_factor(ordered_CC, damping * self.energy_C.mean()).float()
+            self.factor_CC = _inverse_factor(ordered_CC, DAMPING * self.energy_C.mean()).float()
 
     def round(self, weight_RC: Tensor, weight_format: Format, group_size: int) -> QuantizedMatrix:
         """Round a matrix so that its outputs on the calibration inputs change little."""

@@ -23,7 +23,6 @@ from roots_compress.tasks.figures.predictions import Predictions, Scored, score
 if TYPE_CHECKING:
     from roots_compress.data.conversations import Responses
     from roots_compress.data.windows import EvaluationWindows
-    from roots_compress.progress import Progress
 
 LOGITS_BYTES = 1 << 27
 """Logits of one model held at a time, unless a single window has more."""
@@ -46,11 +45,7 @@ class Perplexity:
 
 
 def perplexity(
-    model: LanguageModel,
-    windows: EvaluationWindows,
-    *,
-    batch_size: int | None = None,
-    progress: Progress | None = None,
+    model: LanguageModel, windows: EvaluationWindows, *, batch_size: int | None = None
 ) -> Perplexity:
     """Score the windows, reading each at once.
 
@@ -58,14 +53,13 @@ def perplexity(
         model: any engine.
         windows: `(N, T)` tokens; the figures are comparable only between models that score the same ones.
         batch_size: windows read together; without it, as many as keep the logits within 128 MiB.
-        progress: called after every batch with the windows scored and N.
 
     Raises:
         InputError: the windows do not fit the model's context or vocabulary, or score no token.
         StageError: a logit is not finite, or the perplexity is beyond what a double holds.
     """
     parts = window_predictions(model, windows, batch_size=batch_size)
-    return windows_perplexity(score(parts, count=len(windows.input_ids), progress=progress), windows)
+    return windows_perplexity(score(parts, count=len(windows.input_ids)), windows)
 
 
 def window_predictions(
