@@ -24,6 +24,7 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+MAKES = "name: a\nstages:\n  - kind: train\n    architecture: "
 MINIMAL = "name: demo\nmodel: m\nstages:\n"
 SEARCH = "name: demo\nmodel: m\n\nsearch:\n  max_minutes: 1\n"
 
@@ -240,6 +241,42 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         (
             f"{MINIMAL}  - kind: quantize\n    scheme: fp16\n    cache: int8\n",
             "r.yaml:6: stages[0].cache: goes with scheme int8 or scheme int4, not with scheme fp16",
+        ),
+        # The shape of a model that the recipe itself makes.
+        (
+            f"{MAKES}{{num_attention_heads: 4, num_key_value_heads: 3}}\n",
+            "architecture: num_key_value_heads (3) must divide num_attention_heads (4)",
+        ),
+        (
+            f"{MAKES}{{attention: {{kind: block, num_blocks: 99}}, max_position_embeddings: 64}}\n",
+            "num_blocks: is 99; a context of 64 tokens has 8 blocks of 8 keys",
+        ),
+        (f"{MAKES}{{position: relative}}\n", "position: relative is for a model with encoder_layers"),
+        (
+            f"{MAKES}{{encoder_layers: 2, attention: {{kind: top_m, top_m: 4}}}}\n",
+            "attention: must be dense with encoder_layers",
+        ),
+        (f"{MAKES}{{head_dim: 7}}\n", "head_dim (7) must be even for rotary positions"),
+        (
+            "name: a\nstages:\n  - kind: train\n    objective: {}\n    architecture: {gated_mlp: false}\n",
+            "architecture.gated_mlp: would have no effect: with an objective a new model has BERT's shape",
+        ),
+        (
+            "name: a\nstages:\n  - kind: train\n    objective: {}\n"
+            "    architecture: {hidden_size: 30, num_attention_heads: 4}\n",
+            "architecture.hidden_size: (30) must be a multiple of the 4 heads",
+        ),
+        (
+            "name: a\nstages:\n  - kind: train\n    tokenizer: {kind: byte_bpe, vocab_size: 200}\n",
+            "vocab_size: must be at least",
+        ),
+        (
+            "name: a\ndata: {source_language: en}\nstages:\n  - kind: train\n",
+            "data.target_language: is missing: both languages are named, or none",
+        ),
+        (
+            f"{MINIMAL}  - kind: sparsify\n    blocks: 4\n    max_perplexity_ratio: 1.5\n",
+            "blocks: leaves nothing for max_perplexity_ratio to choose: set only one of them",
         ),
         # The context of a model that the recipe itself makes.
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import NoReturn
 
 import pytest
 
-from roots_compress.configs.data import DataConfig
+from roots_compress.configs.data import ChatConfig, DataConfig, TurnConfig
 from roots_compress.data import corpora
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.fingerprint import text_sha256
 from roots_compress.errors import InputError
+from tests.tiny import tiny_tokenizer
 
 
 def write(path: Path, text: str) -> Path:
@@ -177,3 +181,33 @@ def test_of_one_model_without_held_out_files_a_part_is_held_out(tmp_path: Path) 
         (tmp_path / f"{number}.txt").write_text(f"Text number {number}.")
     config = DataConfig(train=(tmp_path,))
     assert load_held_out(config, seed=3) == load_text(config, seed=3)
+
+
+def test_conversations_are_read_in_the_format_that_is_given_in_plain_fields(tmp_path: Path) -> None:
+    lines = [{"prompt": f"q{number}", "response": f"a{number}"} for number in range(40)]
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    said = ChatConfig(user=TurnConfig(prefix="Q: ", suffix="\n"), assistant=TurnConfig(prefix="A: "))
+    given = [
+        load_text(DataConfig(train=(path,), chat=chat), seed=0, kind="instructions") for chat in (said, None)
+    ]
+    first = given[0].train[0]
+    assert first.format is not None
+    assert given[1].train[0].format is None
+    (text,) = rendered([first], tiny_tokenizer())
+    number = first.spans[0].text.removeprefix("q")
+    assert text.text.startswith(f"Q: q{number}\nA: a{number}")
+    assert text_sha256(given[0].train) != text_sha256(given[1].train)
+
+
+def test_text_in_utf_16_without_a_zero_byte_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\u65e5\u672c\u8a9e\u3042".encode("utf-16"))
+    with pytest.raises(InputError, match="the text is UTF-16, not UTF-8"):
+        load_text(DataConfig(train=(path,)), seed=0)
+
+
+def test_settings_in_a_file_of_json_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "settings.json", json.dumps({"threads": 3}))
+    numbered(tmp_path / "a", 20)
+    found = load_text(DataConfig(train=(tmp_path / "a",)), seed=0)
+    assert {*texts((*found.train, *found.held_out))} == {f"document {number}" for number in range(20)}

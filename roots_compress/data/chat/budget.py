@@ -59,7 +59,7 @@ class Budget:
             for key, item in value.items():
                 self.measure(key)
                 self.measure(item, indent, depth + 1)
-        elif isinstance(value, list | tuple | Collection):
+        elif isinstance(value, Collection):
             self.charge((ITEM_CHARACTERS + indent * depth) * len(value))
             for item in value:
                 self.measure(item, indent, depth + 1)
