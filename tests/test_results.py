@@ -60,6 +60,7 @@ def test_keys_of_newer_writers_are_ignored(path: tuple[str | int, ...]) -> None:
     [
         (("schema",), 2, "schema is 2, not 1"),
         (("stages",), 5, "stages: "),
+        (("stages",), [], "stages: there is none"),
         (("stages", 1), 5, "stages[1]: "),
         (("stages", 1, "bytes"), 0, "stages[1].bytes: "),
         (("stages", 1, "bytes"), "5", "stages[1].bytes: "),

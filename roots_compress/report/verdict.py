@@ -54,8 +54,6 @@ def numbered(stage: StageResult) -> str:
 
 def verdict(run: RunMetrics) -> Verdict:
     """Return whether the last stage is worth shipping in place of the first row, and why."""
-    if not run.stages:
-        return Verdict("undecided", "the run has no stage.")
     if run.unfinished is not None:
         reason = "the figures are of an earlier attempt, and the last one has not finished"
         return Verdict("undecided", f"{reason}: {run.unfinished.rstrip('.')}.")

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
 )
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -329,6 +330,28 @@ def test_bad_config_of_version_1(saved: Path, changes: dict[str, Any], expected:
 def test_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
     save_checkpoint(tiny_checkpoint(vocab_size=299), tmp_path / "a")
     assert "299 rows" in refusal(tmp_path / "a").message
+
+
+def test_tokens_that_were_added_without_rows_are_named_with_their_file(saved: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    tokenizer.add_tokens(["<new>", "<newer>"])
+    tokenizer.save_pretrained(saved)
+    error = refusal(saved)
+    assert "300 rows, none of them for '<new>', '<newer>' (" in error.message
+    assert "Tokens were added without rows for them" in str(error.remedy)
+
+
+def test_a_tokenizer_without_a_vocabulary(saved: Path) -> None:
+    document = json.loads((saved / "tokenizer.json").read_text())
+    document["model"] |= {"vocab": {}, "merges": []}
+    (saved / "tokenizer.json").write_text(json.dumps(document | {"added_tokens": [], "post_processor": None}))
+    (saved / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert "has a tokenizer without a vocabulary" in refusal(saved).message
+
+
+def test_a_chat_template_of_a_size_that_none_has(saved: Path) -> None:
+    (saved / "chat_template.jinja").write_bytes(b" " * (2 << 20))
+    assert "too many for a chat template" in refusal(saved).message
 
 
 def test_truncated_tokenizer(saved: Path) -> None:

@@ -263,15 +263,25 @@ def test_a_bos_may_be_spelt_as_templates_are(tmp_path: Path, spelling: str) -> N
 
 @pytest.mark.parametrize(
     ("key", "values"),
-    [("token_type", ["a"] * 257), ("token_type", [float("nan")] * 257), ("scores", ["a"] * 257)],
-    ids=["words for types", "NaN for types", "words for scores"],
+    [
+        ("token_type", ["a"] * 257),
+        ("token_type", [float("nan")] * 257),
+        ("token_type", [NORMAL] * 256),
+        ("scores", ["a"] * 257),
+        ("scores", [0.0] * 256),
+        ("merges", [1, 2]),
+        ("tokens", [1, 2]),
+        ("tokens", []),
+    ],
+    ids=str,
 )
 def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, values: list[Any]) -> None:
     writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*BYTES, "zq"])
-    writer.add_array("tokenizer.ggml.merges", ["z q"])
-    writer.add_array(f"tokenizer.ggml.{key}", values)
+    arrays = {"tokens": [*BYTES, "zq"], "merges": ["z q"], key: values}
+    for name, array in arrays.items():
+        if array:
+            writer.add_array(f"tokenizer.ggml.{name}", array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -302,3 +312,11 @@ def test_characters_are_merged_within_lines(text: str, expected: list[str], tmp_
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == expected
     assert tokenizer.decode(ids[1:]) == text
+
+
+def test_a_piece_needs_a_token_for_each_of_its_characters(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *SPM_BYTES, "▁", "ab"]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, NORMAL, NORMAL]
+    path = write(tmp_path / "m.gguf", "llama", tokens, types, scores=[0.0] * len(tokens))
+    with pytest.raises(InputError, match="has 'ab', but no token for its character 'a'"):
+        gguf_tokenizer(path)

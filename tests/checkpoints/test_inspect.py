@@ -253,6 +253,18 @@ def test_sharded_directory_is_described(sharded: Path, llama: Path) -> None:
     assert inspect_source(sharded).parameters == inspect_source(llama).parameters
 
 
+def test_an_index_without_a_map(sharded: Path) -> None:
+    for weights in (None, {"lm_head.weight": 3}):
+        (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+        assert "has no weight_map from tensors to files" in refusal(sharded).message
+
+
+def test_more_layers_than_tensors(llama: Path) -> None:
+    config = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 999}))
+    assert "has 999 layers, and the weights only" in refusal(llama).message
+
+
 def test_absent_shard(sharded: Path) -> None:
     shard = sorted(sharded.glob("*.safetensors"))[1]
     shard.unlink()

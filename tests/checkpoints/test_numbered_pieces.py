@@ -133,6 +133,10 @@ def test_what_is_no_whole_marian_is_named(tmp_path: Path) -> None:
             (tmp_path / "vocab.json").write_text(json.dumps(numbers | {token: number}))
             with pytest.raises(InputError, match=fault):
                 load_tokenizer(source)
+        named = {token if token != "</s>" else "end": number for token, number in numbers.items()}
+        (tmp_path / "vocab.json").write_text(json.dumps(named))
+        with pytest.raises(InputError, match="lacks the token '</s>'"):
+            load_tokenizer(source)
         (tmp_path / "vocab.json").write_text(json.dumps(numbers))
         (tmp_path / "source.spm").write_bytes(b"nothing")
         with pytest.raises(InputError, match="cannot be read"):

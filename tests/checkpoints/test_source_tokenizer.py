@@ -312,3 +312,24 @@ def test_the_class_that_reads_a_vocabulary_is_taken(tmp_path: Path) -> None:
     assert loaded.tokenize("the") == ["t", "he"]
     assert len(loaded) == 258
     assert opening_ids(loaded) == []
+
+
+def test_a_prefix_that_settings_take_away_is_gone_from_every_kind_of_rule(tmp_path: Path) -> None:
+    tokenizer = byte_fallback()
+    tokenizer.normalizer = normalizers.Prepend("▁")
+    config = {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False}
+    ours = load_tokenizer(folder(tmp_path / "prepend", tokenizer, "llama", config))
+    assert ours.tokenize("a") == ["a"]
+    tokenizer = unigram()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    config = {"tokenizer_class": "T5TokenizerFast", "add_prefix_space": False}
+    ours = load_tokenizer(folder(tmp_path / "metaspace", tokenizer, "t5", config))
+    assert json.loads(ours.backend_tokenizer.to_str())["pre_tokenizer"]["prepend_scheme"] == "never"
+
+
+def test_two_tokens_before_a_text_are_refused(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> </s> $A", None, [("<s>", 0), ("</s>", 1)])
+    source = folder(tmp_path, tokenizer, "gpt2", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    with pytest.raises(InputError, match="puts 2 tokens before a text; at most one is supported"):
+        load_tokenizer(source)

@@ -114,7 +114,10 @@ MADE: list[tuple[Callable[[], Any], str]] = [
     (lambda: model(Sublayer(op=MLP), tables=3), "embeddings.tables is for an encoder alone"),
     (lambda: model(Sublayer(op=MLP), layer_inputs=LayerInputs(channels=3)), "each layer of which reads them"),
     (lambda: model(READS, layer_inputs=LayerInputs(channels=2)), "a layer reads other layer_inputs than"),
-    (lambda: RootsConfig(spec=model(Sublayer(op=MLP)), bos_token_id="1"), "bos_token_id is '1'"),
+    (
+        lambda: RootsConfig(spec=model(Sublayer(op=MLP)), bos_token_id="1"),  # type: ignore[arg-type]
+        "bos_token_id is '1'",
+    ),
     (lambda: version_1(gated_mlp="no"), "gated_mlp is 'no'; it must be true or false"),
     (lambda: version_1(layers=[3]), "layers[0] is 3; it must be an object"),
     (lambda: version_1(attention=["dense"]), "attention is ['dense']; it must be an object"),

@@ -8,10 +8,11 @@ from io import StringIO
 from typing import Any
 
 from roots_compress.report import compare_text
+from roots_compress.report.comparability import NOT_MEASURED, Basis
 from roots_compress.report.compare import Comparison, comparison
 from roots_compress.report.differences import Axis
 from roots_compress.results import RunMetrics
-from roots_compress.tasks.registry import task_named
+from roots_compress.tasks.registry import CAUSAL_LM, task_named
 from tests.report.figures import PROTOCOL, run, speeds, stage
 
 CLASSIFICATION = "classification"
@@ -178,3 +179,21 @@ def test_a_comparison_as_csv_has_a_row_for_each_stage_of_each_run() -> None:
         *(("run1", "baseline"), ("run1", "quantize")),
     ]
     assert float(rows[1]["decode_speedup_high"]) > float(rows[1]["decode_speedup"]) == 1.0
+
+
+def test_two_of_three_may_be_best() -> None:
+    worse = run(stage(), stage(1, "quantize", size=3_000_000))
+    assert "Size: run0 and run1 are best with 2.000 MB." in compared(RUN, RUN, worse).sentences
+
+
+def test_perplexities_of_two_tokenizers_compare_by_bits_per_byte_where_they_can() -> None:
+    basis, metric = Basis(same_tokenizer=False), CAUSAL_LM.metric
+    before = {"perplexity": 16.0, "bits_per_byte": 1.0}
+    ratio, remark = basis.compare(metric, before, {"perplexity": 9.0, "bits_per_byte": 1.25})
+    assert ratio == 2.0
+    assert "compared by bits_per_byte, 1.25 against 1" in remark
+    assert basis.compare(metric, before, {"perplexity": 9.0})[0] is None
+    assert basis.compare(metric, {}, before) == (None, NOT_MEASURED)
+    beyond = basis.compare(metric, before, {"perplexity": 9.0, "bits_per_byte": 1e6})
+    assert beyond[0] is None
+    assert beyond[1].endswith("which is beyond any ratio")
