@@ -35,9 +35,12 @@ def in_utf8(folder: Path) -> Iterator[Path]:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a path is text; the bytes of one that is not are held as lone surrogates."""
+    """Whether a path's bytes are its text in UTF-8.
+
+    Bytes that are no text are held as lone surrogates. A locale of another encoding, such as Latin-1, makes
+    other text of them.
+    """
     try:
-        str(path).encode("utf-8")
+        return str(path).encode("utf-8") == os.fsencode(path)
     except UnicodeEncodeError:
         return False
-    return True

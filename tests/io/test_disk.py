@@ -77,6 +77,13 @@ def test_a_name_that_is_no_text_has_an_alias_that_is(tmp_path: Path) -> None:
         pass
 
 
+def test_a_name_that_a_locale_reads_as_other_text_needs_an_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a locale of Latin-1 reads names, which few systems have: the bytes of `é` are two characters."""
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    assert is_utf8(Path("cafe"))
+    assert not is_utf8(Path("caf\u00c3\u00a9"))
+
+
 def test_a_file_is_hashed_once_and_again_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
