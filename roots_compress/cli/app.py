@@ -22,6 +22,7 @@ from roots_compress.cli.examples import EXAMPLES, epilog
 from roots_compress.cli.help import HelpfulGroup, Verb
 from roots_compress.cli.verbs import artifacts, bench, data, generation, recipes, reports, stages, start
 from roots_compress.errors import RootsError, StageError
+from roots_compress.io.temporary import missing_folder
 from roots_compress.system.background import end_at_second_signal, left_behind
 from roots_compress.system.launched import Launched, launched
 from roots_compress.system.memory import memory_errors
@@ -63,7 +64,8 @@ class RootsGroup(HelpfulGroup):
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             output.fail(
-                StageError(
+                missing_folder(error)
+                or StageError(
                     f"the system refused it: {error.strerror or error}",
                     where=os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None,
                     remedy="Check the path, its permissions and the room on its disk.",

@@ -13,6 +13,8 @@ from roots_compress.io.atomic import FULL
 from roots_compress.io.names import in_utf8
 
 PREFIX = "roots-compress-"
+MISSING = "No usable temporary directory"
+"""What `tempfile` says where it finds none."""
 SETTING = "TMPDIR"
 """What names the folder that temporary files go to, on systems other than Windows."""
 
@@ -43,6 +45,12 @@ def temporary_folder() -> Iterator[Path]:
             if error.errno in FULL or any(Path(each).is_relative_to(name) for each in named):
                 raise _refusal(str(error.strerror or error), place) from error
             raise
+
+
+def missing_folder(error: OSError) -> StageError | None:
+    """Return what to tell of an error by which a library says that there is no temporary folder."""
+    said = str(error.strerror)
+    return _refusal(said, os.environ.get(SETTING)) if said.startswith(MISSING) else None
 
 
 def _refusal(cause: str, place: Path | str | None) -> StageError:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +23,7 @@ from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.errors import Location, RootsError, located
 from roots_compress.events import Events
+from roots_compress.io.temporary import temporary_folder
 from roots_compress.pipeline.forecast.stand_ins import StandIns, with_few_layers
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
@@ -58,8 +58,8 @@ def rehearse(setting: Setting) -> Iterator[Rehearsed]:
     A search's choices follow the stages one by one.
     """
     torch.set_num_threads(setting.threads)
-    with TemporaryDirectory(prefix="roots-compress-") as name:
-        folder = Path(name).resolve()
+    with temporary_folder() as made:
+        folder = made.resolve()
         with RunFolder.open(folder / "run") as run:
             yield from _Rehearsal(setting, run, folder / "models").carry_out()
 

@@ -211,7 +211,15 @@ def test_no_folder_for_temporary_files_at_all(
     commands: Commands, tmp_path: Path, model: Path, graph: Path
 ) -> None:
     none: tuple[Step, ...] = (("no_temporary_folder",),)
-    for arguments in (["generate", graph, "-p", "The"], ["import", model, "--out", tmp_path / "out"]):
+    recipe = tmp_path / "recipe.yaml"
+    code, said = command(commands, "init", model, "-o", recipe, "--data", model.parent / "text.txt")
+    assert code == OK, said
+    verbs: tuple[list[str | Path], ...] = (
+        ["generate", graph, "-p", "The"],
+        ["import", model, "--out", tmp_path / "out"],
+        ["plan", recipe, "--run", tmp_path / "run"],
+    )
+    for arguments in verbs:
         code, said = command(commands, *arguments, prepare=none)
         assert code == 1, said
         assert "TMPDIR" in said

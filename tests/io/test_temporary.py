@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from roots_compress.errors import StageError
-from roots_compress.io.temporary import temporary_folder
+from roots_compress.io.temporary import missing_folder, temporary_folder
 
 
 @pytest.fixture
@@ -62,6 +62,20 @@ def test_no_place_at_all_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -
     ):
         pass
     assert "TMPDIR" in (caught.value.remedy or "")
+
+
+def test_what_a_library_says_where_there_is_no_place_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "absent")])
+    with pytest.raises(FileNotFoundError) as caught:
+        tempfile.gettempdir()
+    told = missing_folder(caught.value)
+    assert told is not None
+    assert "TMPDIR" in (told.remedy or "")
+    assert missing_folder(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert missing_folder(OSError("it broke")) is None
 
 
 def test_a_place_whose_name_is_no_text_serves_libraries_that_know_text_only(

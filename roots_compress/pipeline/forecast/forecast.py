@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from roots_compress.events import Events
 from roots_compress.io.disk import free_disk
+from roots_compress.io.temporary import temporary_folder
 from roots_compress.pipeline.forecast.costs import RowCosts, TrainingCosts, body, trained
 from roots_compress.pipeline.forecast.expected_rows import ExpectedRow, expected_rows
 from roots_compress.pipeline.forecast.probe import Probe
@@ -130,8 +130,8 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
     timing = 0.0
     if probed:
         events.say("measuring this machine with models of a few layers")
-        with TemporaryDirectory(prefix="roots-compress-") as name:
-            plain, timing = _with_costs(setting, rows, plain, chained, Path(name).resolve(), Events())
+        with temporary_folder() as made:
+            plain, timing = _with_costs(setting, rows, plain, chained, made.resolve(), Events())
     return Forecast(
         name=setting.recipe.name,
         stages=tuple(plain[:chained]),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import nn
 from roots_compress.checkpoints.checkpoint import model_without_weights
 from roots_compress.evaluation.size import graph_bytes
 from roots_compress.export.exporter import write_graph
+from roots_compress.io.temporary import temporary_folder
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
@@ -40,9 +39,9 @@ def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
     for depth in DEPTHS:
         spec = with_few_layers(model.spec, depth)
         made = _made(ExpectedModel(spec, _fitting(model, spec), model.weight_bytes), make_model)
-        with TemporaryDirectory(prefix="roots-compress-") as name:
-            write_graph(made, Path(name).resolve(), portable=portable)
-            points.append((float(len(spec.layers)), float(graph_bytes(Path(name)) - _bytes_of(made))))
+        with temporary_folder() as folder:
+            write_graph(made, folder.resolve(), portable=portable)
+            points.append((float(len(spec.layers)), float(graph_bytes(folder) - _bytes_of(made))))
     return round(Line.through(points[0], points[1]).at(len(model.spec.layers)))
 
 
