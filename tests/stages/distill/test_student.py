@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,14 +13,16 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig
 from roots_compress.errors import InputError
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec, Place
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer, ModelSpec, Place, Stack
 from roots_compress.models.version1 import spec_of
 from roots_compress.stages.base import ModelInfo
-from roots_compress.stages.distill.presets import PRESETS, layer_sizes, preset_spec
+from roots_compress.stages.distill.presets import PRESETS, layer_sizes, preset_spec, spread_layers
 from roots_compress.stages.distill.protocol import DistillStage
 from roots_compress.stages.distill.student import make_student
 from roots_compress.training.distillation.teacher import with_first_tokens
@@ -75,6 +77,15 @@ def test_a_preset_takes_experts_out_and_leaves_as_many_as_a_token_goes_through()
         op = student.op(Place(0, "mlp"))
         assert isinstance(op, Moe)
         assert op.experts == left
+
+
+def test_layers_whose_keys_others_take_stay() -> None:
+    def layer(sharing: Literal["gives", "takes"]) -> Layer:
+        return (Sublayer(op=Attention(heads=2, kv_heads=2, head_dim=4, sharing=sharing)),)
+
+    stack = Stack(layers=(*[layer("gives")] * 3, *[layer("takes")] * 6))
+    assert stack.needed == {2}
+    assert [spread_layers(count, stack) for count in (2, 3, 5)] == [[2, 8], [2, 4, 8], [0, 2, 4, 6, 8]]
 
 
 def test_a_preset_student_starts_from_the_teachers_weights() -> None:
