@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.models.device import as_multiplied
+from roots_compress.models.norm import RMSNorm
 from roots_compress.models.quantized import make_embedding, make_linear
 from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE, ModelSpec
 
@@ -31,7 +32,7 @@ class LayerInputTables(nn.Module):
         width = spec.layer_input_channels
         self.table = make_embedding(config, LAYER_TABLE, width=width, tied=False)
         self.projection = make_linear(config, LAYER_PROJECTION, spec.width, width, False)
-        self.norm = nn.RMSNorm(wanted.channels, eps=wanted.eps)
+        self.norm = RMSNorm(wanted.channels, eps=wanted.eps)
 
     def of_layers(self, layers: Sequence[int]) -> dict[str, Tensor]:
         """Return the weights for these layers alone, by their names, the norm's among them."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from roots_compress.errors import InputError
 from roots_compress.models.blocks.base import Block
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.norm import RMSNorm
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.spec import Place
 
@@ -175,7 +176,7 @@ def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) 
             model,
             example_inputs=torch.zeros(1, TRACED_TOKENS, dtype=torch.long, device=embedding.weight.device),
             forward_fn=_couple_stream,
-            customized_pruners={nn.RMSNorm: norms, nn.LayerNorm: norms},
+            customized_pruners={RMSNorm: norms, nn.LayerNorm: norms},
             verbose=False,
         )
     for parameter in frozen:

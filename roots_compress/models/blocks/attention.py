@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from roots_compress.models import attention
 from roots_compress.models.block_attention import block_attention
 from roots_compress.models.blocks.base import Block, Context
+from roots_compress.models.norm import RMSNorm
 from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.ops.distances import Disentangled
 from roots_compress.models.quantized import CacheRounding, has_int8_cache
@@ -37,9 +38,9 @@ class AttentionBlock(Block):
         if spec.qk_norm is not None:
             whole = spec.qk_norm.over == "projection"
             queries, keys = (spec.heads, spec.kv_heads) if whole else (1, 1)
-            self.q_norm = nn.RMSNorm(spec.head_dim * queries, eps=spec.qk_norm.eps)
+            self.q_norm = RMSNorm(spec.head_dim * queries, eps=spec.qk_norm.eps)
             if spec.made:
-                self.k_norm = nn.RMSNorm(spec.head_dim * keys, eps=spec.qk_norm.eps)
+                self.k_norm = RMSNorm(spec.head_dim * keys, eps=spec.qk_norm.eps)
         if spec.relative is not None:
             self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
         if spec.disentangled is not None:

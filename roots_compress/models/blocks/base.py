@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 
 from roots_compress.models.attention import View
 from roots_compress.models.device import as_multiplied
+from roots_compress.models.norm import RMSNorm
 from roots_compress.models.ops.attention import Rope
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.quantized import make_linear
@@ -175,7 +176,7 @@ def make_norm(spec: Norm, width: int) -> nn.Module:
     """Return the normalisation that a specification names, over the last `width` elements."""
     if spec.kind == "layer_norm":
         return nn.LayerNorm(width, eps=spec.eps, bias=spec.bias)
-    return nn.RMSNorm(width, eps=spec.eps)
+    return RMSNorm(width, eps=spec.eps)
 
 
 @dataclass(frozen=True)

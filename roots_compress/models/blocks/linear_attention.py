@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roots_compress.models.blocks.base import Block, Context
 from roots_compress.models.blocks.conv import causal_conv
 from roots_compress.models.linear_attention import Heads, linear_attention
+from roots_compress.models.norm import RMSNorm
 from roots_compress.models.ops.linear_attention import GatedDeltaNet, LinearAttention, Mamba2
 
 EPS = 1e-6
@@ -42,7 +43,7 @@ class LinearAttentionBlock(Block):
             self.register_parameter(name, nn.Parameter(torch.ones(spec.value_heads)))
         self.A_log = nn.Parameter(torch.empty(spec.value_heads).uniform_(1, 16).log())
         if spec.normed:
-            self.norm = nn.RMSNorm(spec.normed, eps=spec.eps)
+            self.norm = RMSNorm(spec.normed, eps=spec.eps)
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the block's contribution to the residual stream, `BTW`."""

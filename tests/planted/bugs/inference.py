@@ -99,7 +99,7 @@ return key_BGSD, value_BGSD
         "the model computes something else",
         "An imported model keeps the usual epsilon of its norms, not its own.",
         FailingTest("test_families.test_logits_equal_transformers"),
-        (Change("make_norm", "nn.RMSNorm(width, eps=...)", "nn.RMSNorm(width, eps=1e-5)"),),
+        (Change("make_norm", "RMSNorm(width, eps=...)", "RMSNorm(width, eps=1e-5)"),),
     ),
     Bug(
         "interleaved-groups",
