@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +15,7 @@ from roots_compress.data import builtin, builtin_instructions, builtin_pairs
 from roots_compress.data.chat.formats import ChatFormat, Turn
 from roots_compress.data.documents import ROLES, Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
+from roots_compress.data.kept_back import cut_in_two
 from roots_compress.data.sources.files import SUFFIXES
 from roots_compress.data.sources.folders import Listing, first_names, list_folder
 from roots_compress.data.sources.kinds import records_of
@@ -25,9 +24,6 @@ from roots_compress.data.sources.records import Records
 from roots_compress.data.streamed import StreamedDocuments, streamed
 from roots_compress.errors import InputError, Text, printable, recipe_key
 from roots_compress.io.atomic import real_path
-
-# Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
-BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
 
 MOST_HELD_OUT = 10_000
 """Documents of a corpus that is streamed which are held out: these are kept in memory."""
@@ -257,25 +253,14 @@ def _split(
 
 def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
     """Hold out the end of the only document, cut near where `eval_fraction` of it remains."""
-    if len(document.spans) == 1:
-        text = document.text.strip()
-        target, slack = len(text) * (1 - config.eval_fraction), len(text) * config.eval_fraction / 2
-        first = max(0, int(target - slack) - 1)
-        while first > 0 and text[first - 1].isspace():  # A break begins where its space does.
-            first -= 1
-        for pattern in BREAKS:
-            found = takewhile(
-                lambda match: match.end() <= target + slack, re.compile(pattern).finditer(text, first)
-            )
-            cuts = [match for match in found if match.end() >= target - slack]
-            if cuts:
-                cut = min(cuts, key=lambda match: abs(match.end() - target))
-                return (Document.plain(text[: cut.start()]),), (Document.plain(text[cut.end() :]),)
-    raise InputError(
-        "the text is one document, which cannot be cut to hold a part out",
-        where=config.train[0],
-        remedy=Text("Give more documents, or name held-out files in ", recipe_key("data", "eval"), "."),
-    )
+    parts = cut_in_two(document, config.eval_fraction)
+    if parts is None:
+        raise InputError(
+            "the text is one document, which cannot be cut to hold a part out",
+            where=config.train[0],
+            remedy=Text("Give more documents, or name held-out files in ", recipe_key("data", "eval"), "."),
+        )
+    return (parts[0],), (parts[1],)
 
 
 def _amount(documents: Sequence[Document]) -> str:

@@ -7,6 +7,7 @@ resumed run and an undisturbed one do the same work. It is exported, checked and
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -214,4 +215,4 @@ def _carry_out(
     check_chain(recipe, info)
     check_text(recipe, setting.text, setting.held_out, new.tokenizer, info)
     check_protocol(recipe, setting.task, setting.stored, setting.held_out.examples(new.tokenizer))
-    return stage.run(config, new, context)
+    return stage.run(config, new, replace(context, new=True))

@@ -112,6 +112,8 @@ class StageContext:
     """How the checkpoint will become a graph."""
     chosen: Mapping[str, Json] | None = None
     """What the same stage chose by timing when it was made before, as its key holds it."""
+    new: bool = False
+    """Whether the checkpoint is one that the stage itself made of nothing."""
 
 
 @dataclass(frozen=True)

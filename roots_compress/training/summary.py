@@ -14,6 +14,63 @@ SMOOTHING_STEPS = 20
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a training did to the loss on text that was kept back from it."""
+
+    before: float
+    after: float
+    windows: int
+    """Of that text."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether it did no good, so that the weights from before are kept."""
+        return not self.after < self.before
+
+    def in_words(self) -> str:
+        """Say that it did harm, without a full stop at the end."""
+        return (
+            f"the training made the model no better (loss {self.after:.4f} against {self.before:.4f} on "
+            f"{self.windows} windows of training text that it did not read): the weights from before are kept"
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it for a stage's notes."""
+        return {
+            "windows": self.windows,
+            "loss_before": self.before,
+            "loss_after": self.after,
+            "kept": "before" if self.worse else "after",
+        }
+
+    @classmethod
+    def in_notes(cls, notes: Json) -> Judged | None:
+        """Return what notes of a training say; None where they do not.
+
+        Args:
+            notes: as a file of figures holds them, which may be anything.
+        """
+        found = notes.get("judged") if isinstance(notes, dict) else None
+        if not isinstance(found, dict):
+            return None
+        before, after, windows = (found.get(key) for key in ("loss_before", "loss_after", "windows"))
+        if isinstance(before, float) and isinstance(after, float) and isinstance(windows, int):
+            return cls(before, after, windows)
+        return None
+
+
+def harm_in(notes: Json, who: str) -> str | None:
+    """Return what a report says of a training that did harm; None of any other.
+
+    Args:
+        notes: as a file of figures holds them, which may be anything.
+        who: what trained, as a sentence begins with it.
+    """
+    judged = Judged.in_notes(notes)
+    return f"{who}: {judged.in_words()}" if judged is not None and judged.worse else None
+
+
+@dataclass(frozen=True)
 class FitSummary:
     """What a training run came to."""
 
@@ -32,6 +89,8 @@ class FitSummary:
     """The averaged losses on the way: `loss`, and the terms by their names."""
     processes: dict[str, Json] | None = None
     """Of several processes: how many, by which strategy, and the bytes that each held."""
+    judged: Judged | None = None
+    """Of a training that went on from a trained model: whether it did good."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -49,6 +108,7 @@ class FitSummary:
             "losses": dict(self.parts),
             **({} if self.loss_scale is None else self.loss_scale),
             **({} if self.processes is None else {"processes": self.processes}),
+            **({} if self.judged is None else {"judged": self.judged.to_json()}),
         }
 
 

@@ -65,6 +65,7 @@ def training_costs(
             work=folder / str(depth),
             events=Events(*events.sinks, heard),
             export=setting.recipe.export,
+            new=True,  # A further `train` is judged too, which takes little.
         )
         context.work.mkdir(parents=True)
         checkpoint = stand_in(cut.spec, tokenizer)

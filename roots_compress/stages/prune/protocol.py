@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.data.documents import TextSplit
+from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
 from roots_compress.stages.expected import SHORT, Expected, ExpectedModel, Small
 from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.planned_shape import planned_spec
 from roots_compress.stages.prune.targets.shapes import make_plan
+from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -88,6 +91,10 @@ class PruneStage(Stage[PruneConfig]):
             # Bytes and milliseconds are of the whole model.
             changes["target"] = TargetConfig(parameters=config.target.parameters or 0.75)
         return less.model_copy(update=changes)
+
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Say that the recovery did no good, where it did none."""
+        return harm_in(notes.get("recovery"), "Recovery")
 
     def run(self, config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Cut, refit and recover."""

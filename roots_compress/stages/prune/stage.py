@@ -35,7 +35,7 @@ from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.shapes import make_plan
 from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.tasks.registry import task_of_model
-from roots_compress.training.distillation.teach import teach
+from roots_compress.training.further import teach_further
 from roots_compress.training.low_rank import check_rank, low_rank_updates
 from roots_compress.training.summary import FitSummary
 
@@ -277,7 +277,7 @@ def _recover(
     rank, seed = config.rank, context.seed
     updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=seed)
     with located(("recovery",)), updates:
-        return teach(
+        return teach_further(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),
             context.text,

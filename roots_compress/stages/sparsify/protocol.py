@@ -17,6 +17,7 @@ from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutc
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.sparsify.plan import make_plan
+from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -75,9 +76,11 @@ class SparsifyStage(Stage[SparsifyConfig]):
         few, many = min(given), max(given)
         number = f"{few}" if few == many else f"{few} to {many}"
         lost = f"{after / before - 1:+.1%}"
+        harm = harm_in(notes.get("adaptation"), "Adaptation")
         return (
             f"Of {notes.get('window_blocks')} blocks of {notes.get('size')} keys, a query reads {number} in"
             f" {len(given)} of {len(blocks)} layers; perplexity on long training text {lost}"
+            f"{'' if harm is None else f'. {harm}'}"
         )
 
     def run(self, config: SparsifyConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:

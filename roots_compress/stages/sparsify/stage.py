@@ -27,7 +27,7 @@ from roots_compress.stages.sparsify.choice import Blocks, counts, first_within, 
 from roots_compress.stages.sparsify.plan import Plan, make_plan
 from roots_compress.tasks.figures.perplexity import perplexity
 from roots_compress.tasks.registry import task_of_model
-from roots_compress.training.distillation.teach import teach
+from roots_compress.training.further import teach_further
 from roots_compress.training.summary import FitSummary
 
 
@@ -154,7 +154,7 @@ def _adapt(
 ) -> FitSummary:
     """Train the sparse model in place to give again what the dense one gives."""
     with located(("adaptation",)):
-        return teach(
+        return teach_further(
             model,
             dense,
             context.text,

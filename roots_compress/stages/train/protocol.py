@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from roots_compress.data.corpora import load_text
 from roots_compress.errors import InputError, Key
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
+from roots_compress.results import Json
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.stages.train.architecture import architecture_spec
 from roots_compress.tasks.registry import task_of_spec
+from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -65,6 +68,10 @@ class TrainStage(MakerStage[TrainConfig]):
         if shape.encoder_layers is not None:
             fewer["encoder_layers"] = min(shape.encoder_layers, small.layers)
         return small.lessened(config).model_copy(update={"architecture": shape.model_copy(update=fewer)})
+
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Say that the training did no good, where it did none."""
+        return harm_in(dict(notes), "Training")
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
         """Draw the weights, and train the tokenizer on the text."""

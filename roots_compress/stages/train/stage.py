@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
@@ -10,13 +11,18 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.train import TrainConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import train_tokenizer
+from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import located
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_model
+from roots_compress.training.further import Judge, train_further
 from roots_compress.training.loop import fit, windows_needed
+from roots_compress.training.objective import Objective
+from roots_compress.training.summary import FitSummary
 
 
 def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
@@ -62,28 +68,46 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
     Raises:
         InputError, StageError: as `fit` raises them; or the text is too short.
     """
-    task, spec = task_of_model(checkpoint.model), checkpoint.model.config.spec
-    documents, tokenizer, length = context.text.train, checkpoint.tokenizer, config.training.block_size
-    seed, limit = context.seed, windows_needed(config.training)
-    if config.objective is None:
-        windows = task.training_windows(documents, tokenizer, length, seed=seed, limit=limit)
-        objective = task.objective()
-    else:
-        windows, objective = task.pretraining(
-            config.objective, spec, documents, tokenizer, length, seed=seed, limit=limit
-        )
+    task, device, seed = task_of_model(checkpoint.model), context.device, context.seed
     # A checkpoint may be stored in half precision; it is trained, and then stored, in float32.
     model = copy.deepcopy(checkpoint.model).float()
-    with located(("training",)):
-        summary = fit(
-            model,
-            windows,
-            objective,
-            config.training,
-            device=context.device,
-            seed=context.seed,
-            work=context.work,
-            events=context.events,
-            label=config.name,
+
+    def learn(text: TextSplit) -> FitSummary:
+        windows, objective = _lesson(config, task, checkpoint, text, seed=seed)
+        with located(("training",)):
+            return fit(
+                model,
+                windows,
+                objective,
+                config.training,
+                device=device,
+                seed=seed,
+                work=context.work,
+                events=context.events,
+                label=config.name,
+            )
+
+    if context.new:
+        summary = learn(context.text)
+    else:
+        windows_of, tokenizer = task.training_windows, checkpoint.tokenizer
+        judge = Judge(task.objective(), windows_of, tokenizer, config.training, device, seed)
+        summary = train_further(
+            model, context.text, judge, learn, work=context.work, events=context.events, label=config.name
         )
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json(), curves=summary.curves)
+
+
+def _lesson(
+    config: TrainConfig, task: Task[Any], checkpoint: Checkpoint, text: TextSplit, *, seed: int
+) -> tuple[PackedWindows, Objective]:
+    """Return what is learnt from, and what is minimised."""
+    tokenizer, length, limit = (
+        checkpoint.tokenizer,
+        config.training.block_size,
+        windows_needed(config.training),
+    )
+    if config.objective is None:
+        return task.training_windows(text.train, tokenizer, length, seed=seed, limit=limit), task.objective()
+    spec = checkpoint.model.config.spec
+    return task.pretraining(config.objective, spec, text.train, tokenizer, length, seed=seed, limit=limit)

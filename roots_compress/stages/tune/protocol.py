@@ -19,6 +19,7 @@ from roots_compress.training.distillation.vocabulary import (
     require_same_outputs,
     require_same_tokenizer,
 )
+from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -67,12 +68,9 @@ class TuneStage(Stage[TuneConfig]):
         return {} if config.teacher is None else {"teacher": config.teacher}
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Say how many conversations were too long for a window."""
-        read, cut, left_out = (notes.get(key) for key in ("conversations", "cut", "left_out"))
-        if not (isinstance(read, int) and isinstance(cut, int) and isinstance(left_out, int)) or not cut:
-            return None
-        gone = f", and {left_out:,} have no answer before that and were left out" if left_out else ""
-        return f"{cut:,} of {read + left_out:,} conversations are longer than a window and were cut{gone}"
+        """Say how many conversations were too long for a window, and where the training did no good."""
+        said = _shortened(notes), harm_in(dict(notes), "Tuning")
+        return ". ".join(each for each in said if each is not None) or None
 
     def exchanges(self, notes: Mapping[str, Json]) -> list[Exchange]:
         """Return the held-out prompts and their answers."""
@@ -88,6 +86,15 @@ class TuneStage(Stage[TuneConfig]):
         from roots_compress.stages.tune.stage import tune
 
         return tune(config, checkpoint, context)
+
+
+def _shortened(notes: Mapping[str, Json]) -> str | None:
+    """Say how many conversations were too long for a window."""
+    read, cut, left_out = (notes.get(key) for key in ("conversations", "cut", "left_out"))
+    if not (isinstance(read, int) and isinstance(cut, int) and isinstance(left_out, int)) or not cut:
+        return None
+    gone = f", and {left_out:,} have no answer before that and were left out" if left_out else ""
+    return f"{cut:,} of {read + left_out:,} conversations are longer than a window and were cut{gone}"
 
 
 def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:

@@ -12,7 +12,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.data.chat.rendering import own_format
 from roots_compress.data.conversations import PackedConversations
-from roots_compress.data.documents import Document
+from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import located
 from roots_compress.results import Json
@@ -20,9 +20,9 @@ from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.tune.answers import answers_of, chosen, expected
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_model
-from roots_compress.training.distillation.teach import teach
 from roots_compress.training.distillation.teacher import with_first_tokens
 from roots_compress.training.distillation.vocabulary import require_same_tokenizer
+from roots_compress.training.further import Judge, teach_further, train_further
 from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.summary import FitSummary
 
@@ -96,7 +96,7 @@ def _learn(
 ) -> FitSummary:
     """Train the model in place."""
     if teacher is not None:
-        return teach(
+        return teach_further(
             tuned.model,
             teacher,
             context.text,
@@ -109,25 +109,28 @@ def _learn(
             events=context.events,
             label=config.name,
         )
-    read = windows(
-        context.text.train,
-        tuned.tokenizer,
-        config.training.block_size,
-        seed=context.seed,
-        limit=windows_needed(config.training),
-    )
-    with located(("training",)):
-        return fit(
-            tuned.model,
-            read,
-            task_of_model(tuned.model).objective(),
-            config.training,
-            device=context.device,
-            seed=context.seed,
-            work=context.work,
-            events=context.events,
-            label=config.name,
-        )
+    model, tokenizer, training = tuned.model, tuned.tokenizer, config.training
+    seed, work, events, device = context.seed, context.work, context.events, context.device
+    objective = task_of_model(model).objective()
+
+    def train(text: TextSplit) -> FitSummary:
+        needed = windows_needed(training)
+        read = windows(text.train, tokenizer, training.block_size, seed=seed, limit=needed)
+        with located(("training",)):
+            return fit(
+                model,
+                read,
+                objective,
+                training,
+                device=device,
+                seed=seed,
+                work=work,
+                events=events,
+                label=config.name,
+            )
+
+    judge = Judge(objective, windows, tokenizer, training, device, seed)
+    return train_further(model, context.text, judge, train, work=work, events=events, label=config.name)
 
 
 def _with_template(

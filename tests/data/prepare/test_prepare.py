@@ -16,6 +16,7 @@ import pytest
 from roots_compress.configs.data import DataConfig
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.corpora import load_text
+from roots_compress.data.kept_back import keep_back
 from roots_compress.data.prepare import journal, writing
 from roots_compress.data.prepare import prepare as prepare_module
 from roots_compress.data.prepare.prepare import prepare
@@ -81,6 +82,11 @@ def test_a_corpus_of_two_sources_through_the_command_line(tmp_path: Path) -> Non
     assert (len(read.train), len(read.held_out)) == (21, 1)
     assert [read.train[number].text for number in (20, 0, -1)] == [kept[number][0] for number in (20, 0, 20)]
     assert [each.text for each in read.train.beginning_at(19)[:3]] == [kept[at][0] for at in (19, 20, 0)]
+    parts = keep_back(read.train, 0.1, characters=1, seed=0)
+    assert parts is not None
+    assert isinstance(parts[0], StreamedDocuments)
+    assert [each.text for each in parts[0][:]] == [text for text, _ in kept[:20]]
+    assert [each.text for each in parts[1]] == [kept[20][0]]
     again = roots_compress("data", "prepare", "--recipe", tmp_path / "corpus.yaml", "--out", out)
     assert "as it was made" in again.output
     other = roots_compress("data", "prepare", tmp_path / "good.jsonl", "--out", out)

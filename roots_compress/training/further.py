@@ -1,0 +1,214 @@
+"""Training that goes on from a trained model keeps the better weights: a training may also do harm.
+
+The judge is the loss on text that is kept back from the training, before it and after: the cross-entropy of
+what the text says, or, where no text says what is right, the distance from the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.kept_back import keep_back
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import InputError, StageError, located
+from roots_compress.events import Events
+from roots_compress.io.names import in_utf8
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.training.batches import BatchOrder
+from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.distillation.teach import WindowMaker, teach
+from roots_compress.training.loop import check_trainable, windows_needed
+from roots_compress.training.objective import CrossEntropy, Objective, ScoreLoss
+from roots_compress.training.summary import FitSummary, Judged
+
+WINDOWS = range(8, 33)
+"""How many windows judge: a `SHARE` of those that the training reads, within these bounds."""
+SHARE = 0.2
+FRACTIONS = 0.1, 0.25, 0.5
+"""Of the documents, the most that are kept back; the next where they do not fill a window."""
+CHARACTERS = 6
+"""Of a token, more than which few texts have."""
+TOKENS = 1 << 12
+"""Read at a time by the judge."""
+KEPT = "before.safetensors"
+"""In the work folder."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What says whether a training did good.
+
+    Attributes:
+        objective: its loss is compared.
+        windows_of: makes windows of documents.
+        tokenizer: the model's.
+        training: how many windows it reads, and how long they are.
+        device: as `resolve_device` returns it.
+        seed: draws what is kept back.
+    """
+
+    objective: Objective
+    windows_of: WindowMaker
+    tokenizer: PreTrainedTokenizerFast
+    training: TrainingConfig
+    device: str
+    seed: int
+
+    def kept_back(self, text: TextSplit) -> tuple[TextSplit, PackedWindows] | None:
+        """Return the text that is left to learn from, and windows to judge by; None of too little text."""
+        limit = min(max(round(SHARE * windows_needed(self.training)), WINDOWS[0]), WINDOWS[-1])
+        characters = limit * self.training.block_size * CHARACTERS
+        for fraction in FRACTIONS:
+            parts = keep_back(text.train, fraction, characters=characters, seed=self.seed)
+            if parts is None:
+                return None
+            learnt, held = parts
+            try:
+                windows = self._windows(held, limit)
+                self._windows(learnt, 1)
+            except InputError:  # Of the text, if there is anything wrong, the training itself will tell.
+                continue
+            return replace(text, train=learnt), windows
+        return None
+
+    def _windows(self, documents: Sequence[Document], limit: int) -> PackedWindows:
+        length = self.training.block_size
+        return self.windows_of(documents, self.tokenizer, length, seed=self.seed, limit=limit)
+
+    @torch.no_grad()
+    def loss(self, model: RootsWithHead, windows: PackedWindows) -> float:
+        """Return the mean loss of a scored position; the model is left on the CPU and in eval mode."""
+        order = BatchOrder(windows, seed=self.seed)
+        rows = max(1, TOKENS // self.training.block_size)
+        total, scored = 0.0, 0
+        nn.Module.to(model.eval(), self.device)
+        self.objective.to(self.device)
+        try:
+            for first in range(0, len(order), rows):
+                batch = order.at(range(first, min(first + rows, len(order))), self.device)
+                count = int(batch.scored_BT.sum())
+                total += count * float(self.objective(model, batch).total)
+                scored += count
+        finally:
+            nn.Module.to(model, "cpu")
+            self.objective.to("cpu")
+        return total / scored
+
+
+def train_further(
+    model: RootsWithHead,
+    text: TextSplit,
+    judge: Judge,
+    train: Callable[[TextSplit], FitSummary],
+    *,
+    work: Path,
+    events: Events,
+    label: str,
+) -> FitSummary:
+    """Train a model in place, and give it its weights back where it got no better.
+
+    Args:
+        model: its parameters that require gradients are trained.
+        text: a part of its training documents is kept back.
+        judge: says which weights are better. With too little text to keep some back, nothing is judged.
+        train: does it, on the text that it is given.
+        work: an existing folder, which holds the weights from before meanwhile.
+        events: where it is told that the training did harm.
+        label: names the training there.
+
+    Raises:
+        StageError, InputError: as `train` does.
+    """
+    found = judge.kept_back(text)
+    if found is None:
+        return train(text)
+    learnt, windows = found
+    with located(("training",)):
+        check_trainable(model, windows)
+    judge.objective.check(model, windows)
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    before = judge.loss(model, windows)
+    _save(trained, work)
+    summary = train(learnt)
+    after = judge.loss(model, windows)
+    judged = Judged(before, after, len(windows.input_ids))
+    if judged.worse:
+        _restore(trained, work)
+        events.say(f"{label}: {judged.in_words()}")
+    return replace(summary, judged=judged)
+
+
+def teach_further(
+    student: RootsWithHead,
+    teacher: Checkpoint,
+    text: TextSplit,
+    windows_of: WindowMaker,
+    loss: DistillLossConfig,
+    training: TrainingConfig,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    events: Events,
+    label: str,
+) -> FitSummary:
+    """Teach as `teach` does, and give the student its weights back where it got no better."""
+    objective: Objective = CrossEntropy()
+    if text.kind == "ratings" and loss.cross_entropy_weight:
+        objective = ScoreLoss()
+    elif student.head_matrix is None:
+        apart = DistillLossConfig(cross_entropy_weight=0.0, divergence_weight=1.0)
+        objective = Distillation(teacher.model, student, apart, seed=seed)
+
+    def train(learnt: TextSplit) -> FitSummary:
+        return teach(
+            student,
+            teacher,
+            learnt,
+            windows_of,
+            loss,
+            training,
+            device=device,
+            seed=seed,
+            work=work,
+            events=events,
+            label=label,
+        )
+
+    judge = Judge(objective, windows_of, teacher.tokenizer, training, device, seed)
+    return train_further(student, text, judge, train, work=work, events=events, label=label)
+
+
+def _save(parameters: dict[str, nn.Parameter], work: Path) -> None:
+    """Write the weights to disk: a training leaves little memory.
+
+    Raises:
+        StageError: they cannot be written.
+    """
+    try:
+        save_file({name: each.detach().contiguous() for name, each in parameters.items()}, work / KEPT)
+    except (OSError, SafetensorError) as error:
+        raise StageError(
+            f"the weights from before the training cannot be written: {error}",
+            where=work,
+            remedy="Make room there and run the command again.",
+            transient=True,
+        ) from error
+
+
+@torch.no_grad()
+def _restore(parameters: dict[str, nn.Parameter], work: Path) -> None:
+    with in_utf8(work) as alias, safe_open(alias / KEPT, framework="pt") as tensors:
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors.get_tensor(name))
