@@ -32,9 +32,10 @@ from roots_compress.training.loop import check_trainable, windows_needed
 from roots_compress.training.objective import CrossEntropy, Objective, ScoreLoss
 from roots_compress.training.summary import FitSummary, Judged
 
-WINDOWS = range(8, 33)
-"""How many windows judge: a `SHARE` of those that the training reads, within these bounds."""
 SHARE = 0.2
+"""How many windows judge, of those that the training reads."""
+FEWEST, MOST = 1 << 11, 1 << 13
+"""Tokens of theirs, about: fewer say nothing, more take long."""
 FRACTIONS = 0.1, 0.25, 0.5
 """Of the documents, the most that are kept back; the next where they do not fill a window."""
 CHARACTERS = 6
@@ -67,8 +68,9 @@ class Judge:
 
     def kept_back(self, text: TextSplit) -> tuple[TextSplit, PackedWindows] | None:
         """Return the text that is left to learn from, and windows to judge by; None of too little text."""
-        limit = min(max(round(SHARE * windows_needed(self.training)), WINDOWS[0]), WINDOWS[-1])
-        characters = limit * self.training.block_size * CHARACTERS
+        read, length = windows_needed(self.training), self.training.block_size
+        limit = min(max(round(SHARE * read), -(-FEWEST // length)), -(-MOST // length), read)
+        characters = limit * length * CHARACTERS
         for fraction in FRACTIONS:
             parts = keep_back(text.train, fraction, characters=characters, seed=self.seed)
             if parts is None:
