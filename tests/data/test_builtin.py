@@ -9,6 +9,7 @@ import pytest
 
 from roots_compress.configs.data import DataConfig
 from roots_compress.data.builtin import builtin_documents
+from roots_compress.data.builtin_instructions import builtin_instructions
 from roots_compress.data.corpora import load_text
 from roots_compress.errors import InputError
 
@@ -96,6 +97,34 @@ def test_a_file_that_does_not_parse_is_passed_over(stdlib: Path) -> None:
     write(stdlib, "ast.py", "'''Trees.'''")
     write(stdlib, "bdb.py", "'''Broken.'''\ndef (")
     assert gathered() == ["module ast\n\nTrees."]
+
+
+INSTRUCTIONS_SOURCE = f"""'Read and write JSON text.'
+class Encoder:
+    'Encodes what it is given. More than that.'
+    def encode(self, value, *, indent=None):
+        'Return the text of a value.\\n\\nAnother paragraph.'
+    def _inner(self):
+        'Not public, whatever it says of itself.'
+def short():
+    'Too short.'
+def told():
+    '{"A sentence of words that goes on. " * 20}'
+"""
+
+
+def test_docstrings_answer_questions_about_what_is_public(stdlib: Path) -> None:
+    write(stdlib, "json.py", INSTRUCTIONS_SOURCE)
+    write(stdlib, "_private.py", "'Not a module for people to import.'")
+    found = [tuple(span.text for span in each.spans) for each in builtin_instructions.__wrapped__()]
+    assert found == [
+        ("What is the module json for?", "Read and write JSON text."),
+        ("What is json.Encoder?", "Encodes what it is given. More than that."),
+        ("What does json.Encoder.encode do?", "Return the text of a value."),
+        ("How is json.Encoder.encode called?", "encode(self, value, *, indent=None)"),
+        ("What does json.told do?", " ".join(["A sentence of words that goes on."] * 9)),
+        ("How is json.told called?", "told()"),
+    ]
 
 
 def test_a_python_without_sources_says_what_to_do(stdlib: Path) -> None:

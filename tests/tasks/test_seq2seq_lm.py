@@ -17,6 +17,7 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import SOURCE, TARGET, Document, Span
 from roots_compress.data.pairs import EvaluationPairs
+from roots_compress.evaluation.skills.subject import Subject
 from roots_compress.tasks.figures.references import reference_figures
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
 from tests.families.sources import save_source, seq2seq
@@ -87,6 +88,22 @@ def test_perplexity_is_of_each_token_of_the_targets(source: Path) -> None:
     written = tuple(checkpoint.tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True))
     assert TASK.written_quality(engine, replace(pairs, references=written))["exact_match"] == 1
     assert TASK.written_quality(engine, pairs)["exact_match"] < 1
+
+
+def test_a_target_is_as_likely_as_its_tokens_together_whatever_it_is_read_with(source: Path) -> None:
+    checkpoint = load_checkpoint(source)
+    subject = Subject(TASK, TASK.serve_model(checkpoint.model), checkpoint.tokenizer, ())
+    asked = [subject.asked(*each) for each in TEXTS[:4]]
+    assert len({len(each.context) for each in asked}) > 1
+    for each, found in zip(asked, subject.likelihoods(asked), strict=True):
+        labels = torch.tensor([each.continuation])
+        with torch.no_grad():
+            logits = checkpoint.model(input_ids=torch.tensor([each.context]), labels=labels).logits[0]
+        expected = -float(F.cross_entropy(logits, labels[0], reduction="sum"))
+        assert found.log_probability == pytest.approx(expected, rel=1e-5)
+        assert found.is_greedy == bool((logits.argmax(-1) == labels[0]).all())
+    written = subject.written(TEXTS[0][0], stops=[], max_new_tokens=4)
+    assert subject.written(TEXTS[0][0], stops=[written[1:3]], max_new_tokens=4) == written[:1]
 
 
 def test_figures_against_references() -> None:
