@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer
-from roots_compress.models.ops.attention import Attention, ProportionalScaling, QkNorm, Rope
+from roots_compress.models.ops.attention import Attention, Latent, ProportionalScaling, QkNorm, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.distances import Relative
@@ -20,7 +20,7 @@ from roots_compress.models.ops.heads import (
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.moe import Clamp, Moe
+from roots_compress.models.ops.moe import Clamp, Groups, Moe
 from roots_compress.models.ops.stream import LayerInputs
 from roots_compress.models.ops.sublayer import Op, Sublayer
 from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
@@ -144,16 +144,23 @@ def experts_beside() -> ModelSpec:
     return tiny_config().spec.with_layers((layer, layer))
 
 
-def shared_expert() -> ModelSpec:
-    """Return one with experts, and one more that all tokens go through, weighed by a sigmoid."""
+def shared_expert(*, weighed: bool = True) -> ModelSpec:
+    """Return one with experts, and one more that all tokens go through, weighed by a sigmoid or not."""
     norm = Norm()
     attention, _ = tiny_config().spec.layers[0]
     layer = (
         attention,
-        Sublayer(op=Mlp(channels=40, weighed=True), pre_norm=norm, parallel=True),
+        Sublayer(op=Mlp(channels=40, weighed=weighed, shared=not weighed), pre_norm=norm, parallel=True),
         Sublayer(op=Moe(experts=4, chosen=2, channels=24), pre_norm=norm, shares_norm=True),
     )
     return tiny_config().spec.with_layers((layer, layer))
+
+
+def latent(*, head_dim: int = 16, **of_latent: Any) -> ModelSpec:
+    """Return one whose keys and values are made of one vector, the first half of each key turned."""
+    sizes = {"rank": 12, "query_rank": 10, "value_dim": head_dim // 2 + 2, **of_latent}
+    rope = Rope(rotary_dim=head_dim // 2)
+    return with_attention(4, head_dim=head_dim, rope=rope, scale=0.3, latent=Latent(**sizes))
 
 
 def beside_attention() -> ModelSpec:
@@ -197,6 +204,13 @@ def remembering(*, head_dim: int = 8, kind: str = "gated_delta_net", **changes: 
 
 BY_SIGMOIDS: dict[str, Any] = {"scores": "sigmoid", "selection_bias": True, "scale": 2.5}
 """How experts are chosen and weighed."""
+IN_GROUPS: dict[str, Any] = {
+    **BY_SIGMOIDS,
+    "experts": 8,
+    "groups": Groups(count=2, chosen=1),
+    "least_sum": 1e-20,
+}
+"""The same, from the best group."""
 SPECS: dict[str, dict[str, Any]] = {
     "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
     "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
@@ -205,6 +219,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "experts": {"spec": with_experts()},
     "experts by sigmoids": {"spec": with_experts(**BY_SIGMOIDS)},
+    "experts in groups": {"spec": with_experts(**IN_GROUPS)},
     "parallel": {"spec": parallel()},
     "convolution": {"spec": convolving(bias=True)},
     "linear attention": {"spec": remembering()},
@@ -213,6 +228,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "shared keys": {"spec": sharing()},
     "experts beside": {"spec": experts_beside()},
     "shared expert": {"spec": shared_expert()},
+    "shared expert as it is": {"spec": shared_expert(weighed=False)},
+    "latent": {"spec": latent()},
+    "latent, queries not": {"spec": latent(query_rank=None, value_dim=16)},
     "attention beside Mamba-2": {"spec": beside_attention()},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
@@ -226,6 +244,7 @@ KINDS: dict[str, ModelSpec] = {
     "shared keys": sharing(),
     "sinks, clamped experts": clamped(),
     "shared expert": shared_expert(),
+    "latent": latent(),
     "attention beside Mamba-2": beside_attention(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(

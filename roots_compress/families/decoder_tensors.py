@@ -6,7 +6,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from roots_compress.families.base import Computed, Rule
-from roots_compress.families.transforms import ByHead, Copy, Pairs, Parts, Rows, Stacked, Transform
+from roots_compress.families.transforms import (
+    ByHead,
+    Copy,
+    Parts,
+    Rows,
+    Stacked,
+    Transform,
+    in_front,
+    in_pairs,
+)
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.linear_attention import LinearAttention
@@ -99,6 +108,8 @@ def _block_rules(
         changes: tuple[Transform, ...] = ()
         if len(ours) > 1 and isinstance(op, Moe):
             transform = Stacked(op.experts, len(ours) // op.experts)
+        elif isinstance(op, Attention) and op.latent is not None:
+            transform = _of_latent(op, [each.rpartition(".")[2] for each in ours], paired=paired)
         elif len(ours) > 1 and by_head and isinstance(op, Attention):
             # Where keys and values are among them, a group has its query heads' rows first.
             heads = op.kv_heads if f"{sublayer.name}.k_proj" in ours else op.heads
@@ -107,7 +118,7 @@ def _block_rules(
             transform = ByHead(op.key_heads, tuple(matrices[each].rows // op.key_heads for each in ours))
         else:
             if paired and isinstance(op, Attention) and op.rope is not None:
-                pairs = Pairs(op.head_dim, op.rope.rotary_dim or op.head_dim)
+                pairs = in_pairs(op.head_dim, op.turned)
                 changes = tuple(pairs if each in turned else Copy() for each in ours)
                 transform = changes[0]
             if len(ours) > 1:
@@ -125,6 +136,9 @@ def _block_rules(
     if isinstance(op, Attention) and op.qk_norm is not None:
         for name in (f"{sublayer.name}.{each}_norm" for each in ("qk" if op.made else "q")):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
+    if isinstance(op, Attention) and op.latent is not None:
+        for name in (f"{sublayer.name}.{each}" for each in op.latent.norms):
+            yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
     if isinstance(op, Attention) and op.sinks:
         name = f"{sublayer.name}.sinks"
         yield Rule(names.get(name, name), (name,))
@@ -139,6 +153,24 @@ def _block_rules(
         name = f"{sublayer.name}.conv"
         for part in ("weight", "bias") if op.bias else ("weight",):
             yield Rule(f"{names.get(name, name)}.{part}", (f"{name}.{part}",))
+
+
+def _of_latent(op: Attention, parts: Sequence[str], *, paired: bool) -> Transform:
+    """Return what is done to a matrix of latent attention, given the linear layers that it is of.
+
+    Of a query a family has the channels last that positions turn, and ours come first.
+    """
+    assert op.latent is not None
+    plain, turned = op.head_dim - op.turned, op.turned
+    match parts:
+        case ["q_proj"]:
+            return in_pairs(op.head_dim, turned, first=plain) if paired else in_front(op.head_dim, turned)
+        case ["kv_a_proj", "k_rope_proj"]:
+            pairs = in_pairs(turned, turned) if paired else Copy()
+            return Parts(Rows((op.latent.rank, turned)), (Copy(), pairs))
+        case ["k_proj", "v_proj"]:
+            return ByHead(op.heads, (plain, op.value_dim))
+    return Copy()
 
 
 def _joined(ours: Mapping[str, object], names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,16 @@ def read_shared(
     moe = read_moe(switches, activation, channels=channels[0], **defaults)
     width = switches.number("shared_expert_intermediate_size", channels[1])
     return Shared(moe, Mlp(channels=width, activation=activation, weighed=True))
+
+
+def with_shared(layers: Sequence[Layer], shared: Shared, sparse: Sequence[bool]) -> tuple[Layer, ...]:
+    """Return layers with experts in the place of the feed-forward block, where there are any."""
+    found = []
+    for layer, has_experts in zip(layers, sparse, strict=True):
+        mixer, mlp = layer
+        assert mlp.pre_norm is not None
+        found.append(shared.layer(mixer.op, mlp.pre_norm) if has_experts else layer)
+    return tuple(found)
 
 
 def write_shared(spec: ModelSpec, renormalise: bool) -> dict[str, Any]:

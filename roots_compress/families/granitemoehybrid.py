@@ -1,6 +1,6 @@
-"""Granite 4 (dense): Granite 3 with fused feed-forward blocks, and in some models with layers of Mamba-2.
+"""Granite 4: Granite 3 with fused feed-forward blocks, and in some models with layers of Mamba-2.
 
-It may also have experts beside the feed-forward block; such a model is refused.
+Some models have experts beside the feed-forward block, which then is the one that all tokens go through.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from typing import Any
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_shape
-from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
+from roots_compress.families.decoder_tensors import GATE_UP, decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
+from roots_compress.families.granitemoe import (
+    BESIDE_NAMES,
+    CHANNELS,
+    EXPERTS,
+    beside_experts,
+    write_beside,
+)
 from roots_compress.families.mamba2 import read_mamba2, write_mamba2
 from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
@@ -21,7 +28,7 @@ from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.spec import ModelSpec
 
 NAMES = {
-    **NORM_NAMES,
+    **BESIDE_NAMES,
     **dict.fromkeys(GATE_UP, "shared_mlp.input_linear"),
     "mlp.down_proj": "shared_mlp.output_linear",
     "linear_attn": "mamba",
@@ -29,12 +36,12 @@ NAMES = {
     **dict.fromkeys((f"linear_attn.{letter}_proj" for letter in "zvkqa"), "mamba.in_proj"),
     "linear_attn.out_proj": "mamba.out_proj",
 }
-CHANNELS, POSITIONS = "shared_intermediate_size", "position_embedding_type"
+POSITIONS = "position_embedding_type"
 UNREAD = """
-    init_method mamba_chunk_size normalization_function num_experts_per_tok output_router_logits
-    router_aux_loss_coef time_step_max time_step_min
+    init_method mamba_chunk_size normalization_function output_router_logits router_aux_loss_coef
+    time_step_max time_step_min
     """.split()  # noqa: SIM905
-"""Keys of experts that the model does not have, of how it is computed, and of training."""
+"""Keys of how it is computed, and of training."""
 OF_MAMBA = """
     mamba_conv_bias mamba_d_conv mamba_d_head mamba_d_state mamba_expand mamba_n_groups mamba_n_heads
     mamba_proj_bias time_step_limit
@@ -45,16 +52,16 @@ TYPES = {"attention": True, FULL: True, "mamba": False, Mamba2.keeps: False}
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("layers_block_type", "layer_types")
-    if experts := switches.take("num_local_experts", 8):
-        switches.refuse(
-            f"num_local_experts is {shown(experts)}: a feed-forward block with experts is not supported"
-        )
     for key in UNREAD:
         switches.take(key)
     positions = switches.take(POSITIONS)
     if positions not in (None, "rope", "nope"):
         switches.refuse(f"{POSITIONS} is {shown(positions)}; it must be rope, nope or null")
     channels = switches.number(CHANNELS, 1024)
+    has_experts = switches.said(EXPERTS, 8) != 0
+    if not has_experts:
+        for key in (EXPERTS, "num_experts_per_tok"):
+            switches.take(key)
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=2048)
     attends = _attending(switches, shape.layers)
     mamba = None
@@ -66,12 +73,13 @@ def _read(switches: Switches) -> ModelSpec:
             switches.refuse("hidden_act is not silu, which Mamba-2 has")
         inner = shape.width * switches.number("mamba_expand", 2)
         mamba = read_mamba2(switches, inner, "mamba_expand times hidden_size,", eps=shape.norm.eps)
-    return granite_spec(
+    spec = granite_spec(
         switches,
         replace(shape, channels=channels),
         positions=positions == "rope",
         instead=[None if each else mamba for each in attends],
     )
+    return beside_experts(switches, spec, shape.channels) if has_experts else spec
 
 
 def _attending(switches: Switches, layers: int) -> list[bool]:
@@ -100,11 +108,9 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {
         **written,
         **numbers,
-        CHANNELS: written["intermediate_size"],
+        **write_beside(spec),
         "layer_types": [op.keeps for op in firsts],
         POSITIONS: None if spec.attentions()[0].rope is None else "rope",
-        "num_local_experts": 0,
-        "num_experts_per_tok": 0,
     }
 
 
@@ -133,5 +139,7 @@ FAMILY = Family(
         {**MIXED, "residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 6.0},
         {**MIXED, "mamba_n_groups": 2, "mamba_conv_bias": False, "position_embedding_type": "rope"},
         {**MIXED, "layer_types": [FULL, Mamba2.keeps], "mamba_expand": 1, "mamba_d_conv": 2},
+        {**MIXED, "num_local_experts": 6, "num_experts_per_tok": 2, "residual_multiplier": 0.22},
+        {"num_local_experts": 5, "num_experts_per_tok": 1, "shared_intermediate_size": 40},
     ),
 )

@@ -49,7 +49,8 @@ def _fixed_rope(switches: Switches) -> Rope | None:
     return None
 
 
-def _read(switches: Switches) -> ModelSpec:
+def read_hunyuan(switches: Switches) -> ModelSpec:
+    """Return what a configuration says of all but experts."""
     for key in UNREAD:
         switches.take(key)
     for key, does in SAID.items():
@@ -68,7 +69,7 @@ def _read(switches: Switches) -> ModelSpec:
 FAMILY = Family(
     "hunyuan_v1_dense",
     "HunYuanDenseV1ForCausalLM",
-    _read,
+    read_hunyuan,
     partial(write_decoder, attention_bias=True),
     partial(decoder_rules, names=NAMES),
     variants=(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -10,6 +9,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, QKV, decoder_rules
+from roots_compress.families.rope import longrope
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
 from roots_compress.models.ops.attention import LongRopeScaling, Rope
@@ -54,31 +54,10 @@ def _rope(switches: Switches, head_dim: int, max_positions: int) -> Rope:
     if rope_type not in LONGROPE:
         switches.refuse(f"rope_type is {shown(rope_type)}; a Phi-3 has default or {', '.join(LONGROPE)}")
     parameters.pop(ORIGINAL, None)  # The configuration's own key goes before it.
-    factors = [_factors(switches, key, parameters.pop(key, None)) for key in ("short_factor", "long_factor")]
     pairs = (rotary_dim or head_dim) // 2
-    if any(len(each) != pairs for each in factors):
-        switches.refuse(f"short_factor and long_factor must hold {pairs} numbers, one for each turned pair")
-    factor = parameters.pop("factor", None) or max_positions / original
-    attention = parameters.pop("attention_factor", None)
+    scaling = longrope(switches, parameters, pairs=pairs, original=original, max_positions=max_positions)
     _refuse_others(switches, parameters)
-    if attention is None:
-        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-    return Rope(
-        theta=theta,
-        rotary_dim=rotary_dim,
-        scaling=LongRopeScaling(
-            short_factor=factors[0],
-            long_factor=factors[1],
-            original_max_position_embeddings=original,
-            attention_factor=attention,
-        ),
-    )
-
-
-def _factors(switches: Switches, key: str, given: Any) -> tuple[float, ...]:
-    if not isinstance(given, list) or not all(map(is_positive, given)):
-        switches.refuse(f"{key} is {shown(given)}; it must be a list of numbers above 0")
-    return tuple(float(number) for number in given)
+    return Rope(theta=theta, rotary_dim=rotary_dim, scaling=scaling)
 
 
 def _refuse_others(switches: Switches, parameters: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
-from roots_compress.families.experts import SHARED_NAMES, Shared, read_shared, write_shared
+from roots_compress.families.experts import SHARED_NAMES, read_shared, with_shared, write_shared
 from roots_compress.families.qwen3_moe import read_sparse
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Layer, ModelSpec
+from roots_compress.models.spec import ModelSpec
 
 CHANNELS = (1408, 5632)
 """Of each expert, and of the one that all tokens go through, where a configuration does not say them."""
@@ -41,16 +41,6 @@ def _read(switches: Switches) -> ModelSpec:
     )
     sparse = read_sparse(switches, len(spec.layers))
     return spec.with_layers(with_shared(spec.layers, shared, sparse))
-
-
-def with_shared(layers: tuple[Layer, ...], shared: Shared, sparse: list[bool]) -> tuple[Layer, ...]:
-    """Return layers with experts in the place of the feed-forward block, where there are any."""
-    found = []
-    for layer, has_experts in zip(layers, sparse, strict=True):
-        mixer, mlp = layer
-        assert mlp.pre_norm is not None
-        found.append(shared.layer(mixer.op, mlp.pre_norm) if has_experts else layer)
-    return tuple(found)
 
 
 def write_sparse(spec: ModelSpec) -> dict[str, Any]:

@@ -28,15 +28,6 @@ NAMES = {
     **dict.fromkeys((f"linear_attn.{name}_proj" for name in "qkv"), "linear_attn.in_proj_qkv"),
     **{f"linear_attn.{name}_proj": f"linear_attn.in_proj_{name}" for name in "zba"},
 }
-MTP_LAYER = (
-    *("input_layernorm", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-    *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
-)
-MTP = (
-    *(f"mtp.{name}.weight" for name in ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")),
-    *(f"mtp.layers.{{}}.{name}.weight" for name in MTP_LAYER),
-)
-"""Tensors of a head that guesses further tokens, which no class of transformers reads."""
 UNREAD = ("mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
 MROPE = ("mrope_section", "mrope_interleaved")
 """How positions of images differ; those of text are one number."""
@@ -123,7 +114,6 @@ FAMILY = Family(
     _read,
     write_hybrid,
     partial(decoder_rules, names=NAMES, gain=AddOne(), by_head=True),
-    ignored=MTP,
     variants=(
         {"layer_types": HALVES},
         {"layer_types": [FULL, LINEAR], "linear_num_key_heads": 4, "tie_word_embeddings": True},

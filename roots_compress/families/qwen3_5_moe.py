@@ -9,7 +9,7 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import decoder_spec
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import SHARED_NAMES, STACKED_NAMES, read_shared, write_shared
-from roots_compress.families.qwen3_5 import LINEAR, MTP, NAMES, read_hybrid, write_hybrid
+from roots_compress.families.qwen3_5 import LINEAR, NAMES, read_hybrid, write_hybrid
 from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne, Stacked
@@ -17,10 +17,6 @@ from roots_compress.models.spec import ModelSpec
 
 WIDTH = "intermediate_size"
 """Of feed-forward blocks that no layer has."""
-MTP_MOE = (
-    *("gate.weight", "shared_expert_gate.weight", "experts.gate_up_proj", "experts.down_proj"),
-    *(f"shared_expert.{name}_proj.weight" for name in ("gate", "up", "down")),
-)
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -54,7 +50,6 @@ FAMILY = Family(
     _read,
     _write,
     _rules,
-    ignored=(*MTP, *(f"mtp.layers.{{}}.mlp.{name}" for name in MTP_MOE)),
     variants=(
         {"layer_types": HALVES},
         {"layer_types": [FULL, LINEAR], "linear_num_key_heads": 4, "tie_word_embeddings": True},

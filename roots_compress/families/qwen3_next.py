@@ -8,9 +8,9 @@ from typing import Any
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.experts import SHARED_NAMES, read_shared, write_shared
-from roots_compress.families.qwen2_moe import with_shared, write_sparse
-from roots_compress.families.qwen3_5 import LINEAR, MTP, NAMES, read_hybrid, write_hybrid
+from roots_compress.families.experts import SHARED_NAMES, read_shared, with_shared, write_shared
+from roots_compress.families.qwen2_moe import write_sparse
+from roots_compress.families.qwen3_5 import LINEAR, NAMES, read_hybrid, write_hybrid
 from roots_compress.families.qwen3_moe import read_sparse
 from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
@@ -21,12 +21,6 @@ from roots_compress.models.spec import ModelSpec
 QKVZ, BA = "linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"
 FUSED = {f"linear_attn.{name}_proj": QKVZ for name in "qkvz"}
 FUSED |= {f"linear_attn.{name}_proj": BA for name in "ba"}
-EXPERT = tuple(f"{name}_proj.weight" for name in ("gate", "up", "down"))
-MTP_MOE = (
-    *("gate.weight", "shared_expert_gate.weight"),
-    *(f"shared_expert.{name}" for name in EXPERT),
-    *(f"experts.{{}}.{name}" for name in EXPERT),
-)
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -57,7 +51,6 @@ FAMILY = Family(
         by_head=True,
         by_key_head=(QKVZ, BA),
     ),
-    ignored=(*MTP, *(f"mtp.layers.{{}}.mlp.{name}" for name in MTP_MOE)),
     variants=(
         {"layer_types": HALVES},
         {"layer_types": [FULL, LINEAR], "linear_num_key_heads": 4, "tie_word_embeddings": True},

@@ -13,7 +13,6 @@ class Refused(NamedTuple):
     """The family that is nearest among those that are read."""
 
 
-_LATENT = "keys and values of all heads are made of one latent vector (MLA)"
 _ALIBI = "positions are slopes on the scores (ALiBi)"
 _STATES = "no layer has attention, by whose cache tokens are counted"
 _SINGLE = "each layer is one block, Mamba-2, attention or a feed-forward block"
@@ -24,19 +23,10 @@ REFUSED: dict[str, Refused] = {
     "gemma3n_text": Refused("its stream is several (AltUp), its activations are sparse", "gemma4_text"),
     "llama4": Refused("attention is to chunks of a text, experts read weighed inputs", "llama"),
     "llama4_text": Refused("attention is to chunks of a text, experts read weighed inputs", "llama"),
-    "deepseek_v2": Refused(_LATENT, "qwen3_moe"),
-    "deepseek_v3": Refused(_LATENT, "qwen3_moe"),
-    "deepseek_v32": Refused(_LATENT, "qwen3_moe"),
-    "deepseek_v4": Refused(_LATENT, "qwen3_moe"),
-    "minicpm3": Refused(_LATENT, "llama"),
-    "glm4_moe_lite": Refused(_LATENT, "glm4"),
-    "kimi_k25": Refused(_LATENT, "qwen3_moe"),
-    "glm4_moe": Refused("experts are chosen in groups, and the shared expert has no gate", "lfm2_moe"),
-    "dots1": Refused("experts are chosen in groups, and the shared expert has no gate", "qwen3_moe"),
-    "ernie4_5_moe": Refused("its shared experts have no gate", "qwen2_moe"),
-    "hunyuan_v1_moe": Refused("its shared experts have no gate", "qwen2_moe"),
+    "deepseek_v32": Refused("an indexer chooses the keys of each query", "deepseek_v3"),
+    "deepseek_v4": Refused("layers attend to keys that a compressor makes of several", "deepseek_v3"),
+    "kimi_k25": Refused(_SIGHT, "deepseek_v3"),
     "phimoe": Refused("two experts are chosen one after the other, by masked softmaxes", "mixtral"),
-    "granitemoeshared": Refused("its shared expert has no gate", "granitemoe"),
     "bamba": Refused(
         "positions turn a part of each head, and the other layers are Mamba-2", "granitemoehybrid"
     ),
@@ -71,20 +61,17 @@ REFUSED: dict[str, Refused] = {
     **dict.fromkeys(("clip", "vit", "siglip", "whisper", "wav2vec2"), Refused(_SIGHT, "bert")),
 }
 """By `model_type`."""
+_LATER = ("dots1", "ernie4_5-moe", "hunyuan-moe", "minicpm3")
 GGUF_NAMES = {
-    "deepseek2": "deepseek_v3",
     "deepseek32": "deepseek_v32",
     "deepseek4": "deepseek_v4",
-    "glm4moe": "glm4_moe",
-    "hunyuan-moe": "hunyuan_v1_moe",
-    "ernie4_5-moe": "ernie4_5_moe",
     "rwkv6": "rwkv",
     "rwkv7": "rwkv",
     "nemotron_h_moe": "nemotron_h",
     "nomic-bert": "nomic_bert",
 }
 """GGUF's names of such models, where they are others."""
-FROM_FOLDERS = ("bert", "modern-bert", "t5", "gptj")
+FROM_FOLDERS = ("bert", "modern-bert", "t5", "gptj", *_LATER)
 """GGUF architectures of families that are read from folders only."""
 
 

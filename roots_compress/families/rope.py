@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log, sqrt
 from typing import Any
 
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive, shown
-from roots_compress.models.ops.attention import Attention, Rope
+from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.version1 import plain_rope
 
@@ -74,6 +75,38 @@ def read_rope(
     if len(read) == 2 and read[0] != read[1]:
         switches.refuse(BOTH)
     return read[0] if read else _completed(switches, "", {}, top, {}, partial)
+
+
+def longrope(
+    switches: Switches, parameters: dict[str, Any], *, pairs: int, original: int, max_positions: int
+) -> LongRopeScaling:
+    """Take what `parameters` say of LongRoPE.
+
+    Args:
+        switches: the configuration, for messages.
+        parameters: an object of rotary positions; what is taken leaves it.
+        pairs: of channels that are turned.
+        original: the length from which on the long factors hold.
+        max_positions: the model's context.
+    """
+    factors = []
+    for key in ("short_factor", "long_factor"):
+        given = parameters.pop(key, None)
+        if not isinstance(given, list) or not all(map(is_positive, given)):
+            switches.refuse(f"{key} is {shown(given)}; it must be a list of numbers above 0")
+        factors.append(tuple(float(number) for number in given))
+    if any(len(each) != pairs for each in factors):
+        switches.refuse(f"short_factor and long_factor must hold {pairs} numbers, one for each turned pair")
+    factor = parameters.pop("factor", None) or max_positions / original
+    attention = parameters.pop("attention_factor", None)
+    if attention is None:
+        attention = sqrt(1 + log(factor) / log(original)) if factor > 1 else 1.0
+    return LongRopeScaling(
+        short_factor=factors[0],
+        long_factor=factors[1],
+        original_max_position_embeddings=original,
+        attention_factor=attention,
+    )
 
 
 def ropes_by_type(

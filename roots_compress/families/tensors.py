@@ -17,6 +17,10 @@ NUMBER = re.compile(r"\.\d+(?=\.)")
 IN_LAYER = re.compile(r"^model\.layers\.\d+\.")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """How the first BERTs call the parts of a norm, as transformers reads them too."""
+GUESSES = "eh_proj.weight"
+"""In layers behind the last that guess further tokens (DeepSeek-V3, arXiv:2412.19437): their first matrix."""
+OF_GUESSES = ("mtp.", "mtp_")
+"""What their names begin with elsewhere."""
 OF_ADAPTERS = ("lora_", ".base_layer.", ".modules_to_save.", ".original_module.")
 """What names hold of the tensors that peft keeps beside a model's, or in their place."""
 TAKE_CONFIG = "Take the configuration that belongs to these weights, or save the model by its own class."
@@ -64,6 +68,7 @@ def to_roots(
             each.targets, each.make({part: take(stored[part]) for part in each.sources}), strict=True
         )
     joined = {part for each in computed for part in each.sources}
+    guessing = _guessing(stored, places)
     read: dict[str, str] = {}  # The tensor that was taken for each place.
     for name in sorted(names, key=lambda each: (bare[each] not in places, each)):
         place = bare[name] if bare[name] in places else copies.get(bare[name], "")
@@ -78,12 +83,21 @@ def to_roots(
             read[place] = name
             rule = places[place]
             yield from zip(rule.targets, rule.transform.apply(take(name)), strict=True)
+        elif bare[name].startswith(guessing):
+            continue
         elif bare[name] not in joined and NUMBER.sub(".{}", bare[name]) not in ignored:
             raise InputError(
                 f"tensor {name!r} has no place in this {family} model",
                 where=where,
                 remedy=_advice(name, prefix, places),
             )
+
+
+def _guessing(names: Iterable[str], places: Collection[str]) -> tuple[str, ...]:
+    """Return what the names of tensors begin with that guess further tokens; no place is in such a layer."""
+    layers = {name.removesuffix(GUESSES) for name in names if name.endswith(GUESSES)}
+    behind = (layer for layer in layers if not any(place.startswith(layer) for place in places))
+    return (*OF_GUESSES, *behind)
 
 
 def multiplied(

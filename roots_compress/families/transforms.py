@@ -99,36 +99,51 @@ class ByHead:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Queries or keys whose rotary positions turn adjacent channels of a head; ours turn one of each half.
+class Reordered:
+    """Queries or keys whose heads have their channels in another order.
 
-    The order of a head's channels is free, as long as queries and keys have the same.
+    That order is free, as long as queries and keys have the same.
 
     Attributes:
-        head_dim: channels of a head.
-        turned: a head's first channels that are turned.
+        order: the source's channels of a head, in the order of ours.
     """
 
-    head_dim: int
-    turned: int
+    order: tuple[int, ...]
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return each head's even channels, its odd ones, then those that are not turned."""
-        if tensor.shape[0] % self.head_dim:
+        """Return the channels in our order."""
+        if tensor.shape[0] % len(self.order):
             return (tensor,)  # Refused for its shape later.
-        heads = tensor.unflatten(0, (-1, self.head_dim))
-        return (heads[:, self._order()].reshape(tensor.shape),)
+        heads = tensor.unflatten(0, (-1, len(self.order)))
+        return (heads[:, list(self.order)].reshape(tensor.shape),)
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the channels in their old order."""
-        heads = tensors[0].unflatten(0, (-1, self.head_dim))
-        order = self._order()
-        places = sorted(range(self.head_dim), key=order.__getitem__)
+        heads = tensors[0].unflatten(0, (-1, len(self.order)))
+        places = sorted(range(len(self.order)), key=self.order.__getitem__)
         return heads[:, places].reshape(tensors[0].shape)
 
-    def _order(self) -> list[int]:
-        turned = range(self.turned)
-        return [*turned[::2], *turned[1::2], *range(self.turned, self.head_dim)]
+
+def in_pairs(head_dim: int, turned: int, *, first: int = 0) -> Reordered:
+    """Return what takes adjacent channels apart that rotary positions turn; ours turn one of each half.
+
+    Args:
+        head_dim: channels of a head.
+        turned: how many are turned, which are one after another.
+        first: the first of them; ours are a head's first.
+    """
+    places = range(first, first + turned)
+    return Reordered((*places[::2], *places[1::2], *_others(head_dim, places)))
+
+
+def in_front(head_dim: int, turned: int) -> Reordered:
+    """Return what puts a head's last channels, those that are turned, first."""
+    places = range(head_dim - turned, head_dim)
+    return Reordered((*places, *_others(head_dim, places)))
+
+
+def _others(head_dim: int, places: range) -> list[int]:
+    return [place for place in range(head_dim) if place not in places]
 
 
 @dataclass(frozen=True)
@@ -198,6 +213,18 @@ class Taps:
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return them without it."""
         return tensors[0][:, 0]
+
+
+class OneRow:
+    """A vector that is stored as a matrix of one row."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the row."""
+        return (tensor[0],)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the matrix."""
+        return tensors[0][None]
 
 
 @dataclass(frozen=True)

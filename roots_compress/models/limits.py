@@ -35,9 +35,8 @@ def is_fusible(spec: ModelSpec) -> bool:
 
 
 def _is_fusible(attention: Attention) -> bool:
-    turned = 0 if attention.rope is None else attention.rope.rotary_dim or attention.head_dim
     plain = attention.source == "self" and attention.causal and attention.sparse is None
-    return plain and attention.relative is None and attention.head_dim % 8 == 0 and turned % 16 == 0
+    return plain and attention.relative is None and attention.head_dim % 8 == 0 and attention.turned % 16 == 0
 
 
 def is_compact(spec: ModelSpec) -> bool:

@@ -61,6 +61,8 @@ OF_FAMILY = {
     "gpt_bigcode": {"scale_attn_weights"},
     "falcon_h1": {"attention_bias"},
     "gemma4_text": {"attention_bias"},
+    "deepseek_v2": {"attention_bias", "mlp_bias", "rope_parameters"},
+    "deepseek_v3": {"attention_bias", "rope_parameters"},
     "qwen3_next": {"norm_topk_prob", "mlp_only_layers", "decoder_sparse_step"},
     "qwen2_moe": {"norm_topk_prob", "mlp_only_layers", "decoder_sparse_step", "use_sliding_window"},
 }
@@ -74,6 +76,15 @@ def variants() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield family, dict(changes)
 
 
+LARGER: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 1000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.7,
+}
+"""YaRN whose factor is on scores, and not on cosines."""
 MODELS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
@@ -104,6 +115,8 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("mixtral", {}),
     ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 1, "head_dim": 16}),
     *variants(),
+    ("deepseek_v2", {"rope_parameters": LARGER, "q_lora_rank": None}),
+    ("deepseek_v3", {"rope_parameters": {**LARGER, "mscale": 1.0, "mscale_all_dim": 1.0}}),
     ("smollm3", {"num_hidden_layers": 5}),
     ("smollm3", {"num_hidden_layers": 4, "attention_bias": True, "tie_word_embeddings": False}),
     ("olmoe", {"num_key_value_heads": 1, "num_experts_per_tok": 3, "tie_word_embeddings": True}),

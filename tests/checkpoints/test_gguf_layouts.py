@@ -44,6 +44,20 @@ def test_joined_projections_are_taken_apart(
     assert_same(write_gguf(tmp_path / "m.gguf", theirs, tensors=tensors), theirs)
 
 
+def test_keys_and_values_of_latent_attention_in_one_matrix_are_read(tmp_path: Path) -> None:
+    """As in older files, whose keys are those by head too."""
+    theirs = gguf_model("deepseek_v2")
+    tensors: dict[str, Any] = {}
+    for index in range(theirs.config.num_hidden_layers):
+        joined = theirs.get_parameter(f"model.layers.{index}.self_attn.kv_b_proj.weight").detach().numpy()
+        tensors[f"blk.{index}.attn_kv_b.weight"] = joined
+        tensors |= dict.fromkeys((f"blk.{index}.attn_k_b.weight", f"blk.{index}.attn_v_b.weight"))
+    settings: dict[str, Any] = {"attention.key_length": 16, "attention.value_length": 8}
+    settings |= {"attention.head_count_kv": 4}
+    settings |= dict.fromkeys(("attention.key_length_mla", "attention.value_length_mla"))
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, tensors=tensors, settings=settings), theirs)
+
+
 def test_two_tensors_of_one_place_are_refused(tmp_path: Path) -> None:
     theirs = gguf_model("qwen3")
     arrays = gguf_arrays(theirs)

@@ -73,6 +73,15 @@ LATER = [
     ("qwen2_moe", "qwen2"),
     ("falcon_h1", "llama3"),
     ("granite_swa", "smollm"),
+    ("glm4_moe", "qwen2"),
+    ("deepseek_v2", "qwen2"),
+    ("deepseek_v3", "qwen2"),
+    ("glm4_moe_lite", "qwen2"),
+    ("minicpm3", "llama2"),
+    ("dots1", "qwen2"),
+    ("ernie4_5_moe", "llama2"),
+    ("hunyuan_v1_moe", "qwen2"),
+    ("granitemoeshared", "smollm"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

@@ -15,7 +15,16 @@ from roots_compress.export.graph import build_graph
 from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP
 from tests.export.quantized import with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
-from tests.specs import beside_attention, experts_beside, parallel, shared_expert, sharing
+from tests.specs import (
+    IN_GROUPS,
+    beside_attention,
+    experts_beside,
+    latent,
+    parallel,
+    shared_expert,
+    sharing,
+    with_experts,
+)
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -46,6 +55,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "shared keys": {"spec": sharing(6)},
     "experts beside": {"spec": experts_beside()},
     "shared expert": {"spec": shared_expert()},
+    "shared expert as it is": {"spec": shared_expert(weighed=False)},
+    "latent": {"spec": latent()},
+    "latent, fused": {"spec": latent(head_dim=32)},
+    "latent, queries not": {"spec": latent(query_rank=None, value_dim=16)},
+    "experts in groups": {"spec": with_experts(**IN_GROUPS)},
     "attention beside Mamba-2": {"spec": beside_attention()},
     "linear rope": {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
     "llama3 rope": {

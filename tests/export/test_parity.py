@@ -21,7 +21,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
-from tests.specs import BY_SIGMOIDS, clamped, with_experts
+from tests.specs import BY_SIGMOIDS, IN_GROUPS, clamped, with_experts
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -108,7 +108,9 @@ def test_sinks_and_bounded_experts_pass(tmp_path: Path, weight_format: Format | 
 
 
 @pytest.mark.parametrize(
-    "routing", [{"renormalise": False}, {"renormalise": True}, {**BY_SIGMOIDS, "chosen": 3}], ids=str
+    "routing",
+    [{"renormalise": False}, {"renormalise": True}, {**BY_SIGMOIDS, "chosen": 3}, IN_GROUPS],
+    ids=["as they are", "divided", "sigmoids", "groups"],
 )
 @pytest.mark.parametrize(("weight_format", "operator"), [(None, "MoE"), ("w8", "QMoE"), ("w4", "QMoE")])
 def test_experts_are_one_operator(

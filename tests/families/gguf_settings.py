@@ -149,6 +149,9 @@ def _settings_of(config: Any) -> dict[str, Any]:
                 "ssm.time_step_rank": config.linear_num_value_heads,
                 "ssm.inner_size": config.linear_num_value_heads * config.linear_value_head_dim,
             }
+        case "glm4_moe" | "deepseek_v2" | "deepseek_v3":
+            latent = {} if config.model_type == "glm4_moe" else _latent(config)
+            return {**experts, **channels, **_routed(config), **latent}
         case "gemma4_text":
             return {**slides, **experts, **channels, **_gemma4(config)}
     return {}
@@ -156,6 +159,36 @@ def _settings_of(config: Any) -> dict[str, Any]:
 
 def _shared(config: Any) -> dict[str, Any]:
     return {"expert_shared_feed_forward_length": config.shared_expert_intermediate_size}
+
+
+def _routed(config: Any) -> dict[str, Any]:
+    softmax = config.model_type == "deepseek_v2"
+    return {
+        "expert_count": config.n_routed_experts,
+        "expert_shared_count": config.n_shared_experts,
+        "expert_weights_scale": float(config.routed_scaling_factor),
+        "expert_weights_norm": bool(config.norm_topk_prob),
+        "leading_dense_block_count": config.first_k_dense_replace,
+        "expert_group_count": config.n_group,
+        "expert_group_used_count": config.topk_group,
+        "expert_gating_func": None if softmax else 2,
+    }
+
+
+def _latent(config: Any) -> dict[str, Any]:
+    multiplier = config.rope_parameters.get("mscale_all_dim")
+    return {
+        **_yarn(config.rope_parameters),
+        "rope.scaling.yarn_log_multiplier": multiplier and 0.1 * multiplier,
+        "rope.dimension_count": config.qk_rope_head_dim,
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": config.q_lora_rank,
+        "attention.kv_lora_rank": config.kv_lora_rank,
+        "attention.key_length": config.kv_lora_rank + config.qk_rope_head_dim,
+        "attention.value_length": config.kv_lora_rank,
+        "attention.key_length_mla": config.qk_nope_head_dim + config.qk_rope_head_dim,
+        "attention.value_length_mla": config.v_head_dim,
+    }
 
 
 def _longrope(config: Any) -> dict[str, Any]:

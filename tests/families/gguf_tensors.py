@@ -163,6 +163,11 @@ def _named(place: str) -> Callable[[str, Array, Any], Changed]:
     return change
 
 
+def _correction(name: str, array: Array, config: Any) -> Changed:
+    """Numbers of experts that count in the choice alone."""
+    yield name.replace("correction_bias", "correction.bias"), array
+
+
 def _multiplied(name: str, array: Array, config: Any) -> Array:
     """Return a tensor of Falcon-H1 with the factors on what it reads and gives."""
     gate, down = config.mlp_multipliers
@@ -228,6 +233,14 @@ def _tiled(name: str, array: Array, config: Any) -> Array:
     return np.moveaxis(np.concatenate([kept, by_group.reshape(turned.shape)]), 0, axis)
 
 
+def _of_latent(name: str, array: Array, config: Any) -> Changed:
+    """Matrices of keys and of values, one for each head; those of keys the other way round."""
+    heads = array.reshape(config.num_attention_heads, -1, array.shape[1])
+    keys, values = np.split(heads, [config.qk_nope_head_dim], axis=1)
+    yield name.replace("kv_b_proj", "k_b_proj"), keys.swapaxes(1, 2)
+    yield name.replace("kv_b_proj", "v_b_proj"), values
+
+
 CHANGES: tuple[tuple[str, Callable[[str, Array, Any], Changed]], ...] = (
     (r"block_sparse_moe\.(input|output)_linear|shared_mlp\.", _granite_halves),
     (r"mlp\.experts\.(gate_up|down)_proj(_bias)?$", _gpt_oss_experts),
@@ -235,6 +248,8 @@ CHANGES: tuple[tuple[str, Callable[[str, Array, Any], Changed]], ...] = (
     (r"mamba\.(A_log|D|dt_bias|norm)|linear_attn\.", _state_space),
     (r"(self_attn\.sinks|layer_scalar|\d\.experts\.(gate_up|down)_proj)$", _suffixed(".weight")),
     (r"feed_forward\.expert_bias$", _suffixed(".bias")),
+    (r"mlp\.gate\.e_score_correction_bias$", _correction),
+    (r"kv_b_proj", _of_latent),
     (r"router\.scale$", _named("ffn_gate_inp.scale")),
     (r"per_expert_scale$", _named("ffn_down_exps.scale")),
 )

@@ -113,6 +113,32 @@ FIELDS |= {
     "qwen3_next": {**FIELDS["qwen3_5_text"], **_SHARED},
     "qwen3_5_moe_text": {**FIELDS["qwen3_5_text"], **_SHARED},
 }
+_ROUTED = {
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+}
+_LATENT = {
+    **_ROUTED,
+    "num_key_value_heads": 4,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 10,
+    "head_dim": 8,
+}
+FIELDS |= {
+    "glm4_moe": _ROUTED,
+    **dict.fromkeys(("deepseek_v2", "glm4_moe_lite"), _LATENT),
+    "dots1": _ROUTED,
+    "deepseek_v3": {**_LATENT, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    "minicpm3": {key: value for key, value in _LATENT.items() if key not in _ROUTED},
+    "ernie4_5_moe": {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 24},
+    "granitemoeshared": {"num_local_experts": 6, "num_experts_per_tok": 2, "shared_intermediate_size": 40},
+    "hunyuan_v1_moe": {"num_experts": 6, "moe_topk": 2},
+}
 """What a family's tiny model needs besides the widths that all have."""
 SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
     "t5": {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
@@ -157,7 +183,8 @@ def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedMode
             parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
         for number, scalar in enumerate(each for name, each in model.named_buffers() if "scalar" in name):
             scalar.fill_(0.7 + 0.2 * number)
-        for bias in (each for name, each in model.named_buffers() if "expert_bias" in name):
+        biases = ("expert_bias", "e_score_correction_bias")
+        for bias in (each for name, each in model.named_buffers() if name.endswith(biases)):
             bias.add_(torch.randn(bias.shape, generator=generator) * 0.2)
     return model
 

@@ -16,6 +16,13 @@ from tests.families.sources import FIELDS, save_source, source_model
 HEADS = {"head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 4}
 """Layers to spare, and heads that ONNX Runtime's fused attention takes."""
 SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 9}
+LATENT = {
+    "num_hidden_layers": 4,
+    "qk_rope_head_dim": 16,
+    "head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {**HEADS, **SLIDING},
     "gemma3_text": {**HEADS, **SLIDING},
@@ -80,6 +87,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen3_next": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen2_moe": {**HEADS},
+    "deepseek_v2": {**LATENT, "q_lora_rank": None},
+    "deepseek_v3": {**LATENT, "n_routed_experts": 8, "n_group": 2, "topk_group": 1},
+    "glm4_moe_lite": {**LATENT, "v_head_dim": 32},
+    "minicpm3": {**LATENT},
+    "glm4_moe": {**HEADS, "n_routed_experts": 8, "n_group": 2, "topk_group": 1, "use_qk_norm": True},
+    "dots1": {**HEADS, "sliding_window": 9, "max_window_layers": 2},
+    "ernie4_5_moe": {**HEADS},
+    "hunyuan_v1_moe": {**HEADS},
+    "granitemoeshared": {**HEADS, "residual_multiplier": 0.22},
     "granite_swa": {**HEADS, **SLIDING, "residual_multiplier": 0.22},
     "falcon_h1": {
         **HEADS,
@@ -93,7 +109,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
 """What is new in the others is in these too, in their logits, in a recipe, or in the stages' own tests."""
-ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"}, {"gpt_bigcode"}
+OF_LATENT = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3"}
+ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"} | OF_LATENT, {"gpt_bigcode"}
 """Families with one query head in each key/value group, and with one group."""
 SHARING = {"gemma4_text"}
 """Families whose groups of keys and values several layers read, so that none is cut."""
@@ -117,6 +134,8 @@ NARROWED = {
     "cohere2",
     "nemotron",
     "hunyuan_v1_dense",
+    "deepseek_v2",
+    "deepseek_v3",
 }
 """Families whose residual stream is cut too, those with parallel blocks or new norms among them."""
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
@@ -134,9 +153,12 @@ QUANTIZED = {
 """Families whose chain ends in int4."""
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
 def prune_of(family: str) -> dict[str, Any]:
     """Return a cut on every axis of a family's blocks, and of layers."""
-    has_experts = any(FIELDS.get(family, {}).get(key) for key in ("num_experts", "num_local_experts"))
+    has_experts = any(FIELDS.get(family, {}).get(key) for key in EXPERTS)
     mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if has_experts else {})}
     mine |= {"query_ratio": 0.0} if family in ONE_QUERY else {}
     mine |= {"head_ratio": 0.0} if family in (ONE_GROUP | SHARING) else {}

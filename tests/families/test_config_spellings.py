@@ -44,8 +44,10 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0}
 LINEAR = {"rope_type": "linear", "factor": 4.0}
-STATED = {"hunyuan_v1_dense", "ministral", "helium"}
+STATED = {"hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "helium"}
 """Families whose class has no default of the heads' size, or none that suits tiny models."""
+OWN_KEYS = {"deepseek_v3", "glm4_moe_lite", "minicpm3"}
+"""Families each of whose heads has keys of its own, and whose class has a default of other heads."""
 Changes = dict[str, Any]
 
 
@@ -222,6 +224,14 @@ LET_THROUGH: list[tuple[str, Changes]] = [
     ("gpt_oss", {"rope_parameters": {}}),
     ("phi3", {"interpolate_factor": 1, "full_attn_mod": 1, "lm_head_bias": False}),
     ("smollm3", {"max_window_layers": 28, "use_sliding_window": False}),
+    ("dots1", {"max_window_layers": None}),
+    ("glm4_moe", {"num_local_experts": 6, "n_routed_experts": ABSENT}),
+    ("ernie4_5_moe", {"moe_capacity": [64, 64, 64], "moe_gate": "topk", "moe_layer_end_index": 1}),
+    ("hunyuan_v1_moe", {"num_experts_per_tok": 2, "moe_topk": ABSENT, "use_mixed_mlp_moe": True}),
+    ("deepseek_v2", {"scoring_func": "softmax", "aux_loss_alpha": 0.001, "n_group": 1, "topk_group": 1}),
+    ("deepseek_v3", {"topk_method": "noaux_tc", "ep_size": 1, "moe_layer_freq": 1}),
+    ("glm4_moe_lite", {"first_k_dense_replace": 1, "mlp_layer_types": ABSENT}),
+    ("minicpm3", {"v_head_dim": None, "dim_model_base": None, "scale_depth": None}),
 ]  # fmt: skip
 
 
@@ -271,6 +281,16 @@ REFUSED: list[tuple[str, Changes]] = [
     ("gpt2", {"hidden_size": None}),
     ("gpt2", {"add_cross_attention": None}),
     ("gpt2", {"scale_attn_weights": None}),
+    ("glm4_moe", {"first_k_dense_replace": 2}),
+    ("glm4_moe", {"n_group": 4}),
+    ("hunyuan_v1_moe", {"moe_topk": [2]}),
+    ("deepseek_v2", {"norm_topk_prob": True}),
+    ("deepseek_v2", {"topk_method": "noaux_tc"}),
+    ("deepseek_v3", {"rope_interleave": False}),
+    ("deepseek_v3", {"scoring_func": "softmax"}),
+    ("deepseek_v3", {"v_head_dim": 17}),
+    ("deepseek_v3", {"num_key_value_heads": 2}),
+    ("glm4_moe_lite", {"mlp_layer_types": ["dense", "dense"]}),
 ]  # fmt: skip
 
 
@@ -311,7 +331,8 @@ def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Pa
         if not isinstance(ours, InputError):
             theirs.allow_global_per_layer_attribute_access = True  # Where layers differ, the first is usual.
             attention, size = ours.attentions()[0], theirs.hidden_size // theirs.num_attention_heads
-            assert attention.head_dim == (getattr(theirs, "head_dim", None) or size), key
+            ours_size = attention.head_dim if attention.latent is None else attention.turned
+            assert ours_size == (getattr(theirs, "head_dim", None) or size), key
             shared = getattr(theirs, "multi_query", False)
             groups = (
                 1 if shared else getattr(theirs, "num_key_value_heads", None) or theirs.num_attention_heads
@@ -335,12 +356,17 @@ def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
 
 @pytest.mark.parametrize("family", [each for each in DECODERS if each not in SHAPES])
 def test_key_value_heads_that_are_absent_are_the_default_of_the_familys_class(family: str) -> None:
-    wide = {"num_attention_heads": 160, "hidden_size": 2560, "head_dim": 16}
+    wide = {"num_attention_heads": 160, "hidden_size": 2560}
+    wide |= {} if family in OWN_KEYS else {"head_dim": 16}
     config = json.loads(source_config(family, **wide).to_json_string(use_diff=False))
     del config["num_key_value_heads"]
     default = getattr(type(source_config(family)), "num_key_value_heads", None)
-    read = FAMILIES[family].read_config(Switches(config, "config.json"))
-    assert read.attentions()[0].kv_heads == (default or 160)
+    switches = Switches(config, "config.json")
+    if family in OWN_KEYS and default:
+        with pytest.raises(InputError, match=f"num_key_value_heads.* {default}"):
+            FAMILIES[family].read_config(switches)
+        return
+    assert FAMILIES[family].read_config(switches).attentions()[0].kv_heads == (default or 160)
 
 
 def test_settings_of_generation_in_a_configuration_say_nothing() -> None:

@@ -191,7 +191,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", {"layer_types": ["mamba", "mamba"]}),
     ("granitemoehybrid", {"layer_types": ["mamba", "attention"], "time_step_limit": [0.1, 1.0]}),
     ("granitemoehybrid", {"layer_types": ["mamba", "attention"], "mamba_proj_bias": True}),
-    ("granitemoehybrid", {"num_local_experts": 8}),
     ("granitemoehybrid", {"hidden_act": "gelu", "layer_types": ["mamba", "attention"]}),
     ("falcon_h1", {"hidden_act": "gelu"}),
     ("falcon_h1", {"mamba_rms_norm": True, "mamba_norm_before_gate": True}),

@@ -134,6 +134,37 @@ def test_what_would_be_left_out_is_refused_by_name(case: str, tmp_path: Path) ->
     assert all(part in str(refused.value) for part in said)
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("qwen3_next", "mtp.layers.0.mlp.gate.weight"), ("ernie4_5_moe", "model.mtp_block.0.x")],
+)
+def test_tensors_that_guess_further_tokens_are_left_out(family: str, name: str, tmp_path: Path) -> None:
+    theirs = source_model(family)
+    save_source(theirs, tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({**load_file(path), name: torch.zeros(2)}, path)
+    assert_same_logits(theirs, load_checkpoint(tmp_path))
+
+
+def guessing(tensors: Tensors) -> Tensors:
+    """Return tensors with those of a layer behind the last, which guesses further tokens."""
+    behind = {name.replace("layers.1.", "layers.2."): tensor.clone() for name, tensor in tensors.items()}
+    return {**behind, **tensors, "model.layers.2.eh_proj.weight": torch.zeros(32, 64)}
+
+
+def test_a_layer_that_guesses_further_tokens_is_left_out(tmp_path: Path) -> None:
+    theirs = source_model("glm4_moe")
+    save_source(theirs, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = guessing(load_file(path))
+    save_file(tensors, path)
+    assert_same_logits(theirs, load_checkpoint(tmp_path))
+    del tensors["model.layers.2.eh_proj.weight"]  # Then it is a layer of a larger model.
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"layers\.2\..*no place"):
+        load_checkpoint(tmp_path)
+
+
 def test_experts_of_qwen3_5_are_read_stacked_too(tmp_path: Path) -> None:
     """As they were published; transformers writes each by itself."""
     theirs = source_model("qwen3_5_moe_text")

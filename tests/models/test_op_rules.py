@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.attention import Attention, LongRopeScaling, QkNorm, Rope, TopM
+from roots_compress.models.ops.attention import Attention, Latent, LongRopeScaling, QkNorm, Rope, TopM
 from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.moe import Clamp, Moe
+from roots_compress.models.ops.moe import Clamp, Groups, Moe
 from roots_compress.models.ops.stream import LayerInputs
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
@@ -29,6 +29,7 @@ BOTH_SIDES: dict[str, Any] = {**ATTENTION, "causal": False}
 FACTORS = LongRopeScaling(
     short_factor=(1.0,), long_factor=(1.0,), original_max_position_embeddings=8, attention_factor=1.0
 )
+LATENT = {"latent": Latent(rank=4, value_dim=6), "rope": Rope(rotary_dim=4)}
 LONG = Rope(scaling=FACTORS)
 AFTER, VALUES = QkNorm(after_rope=True), QkNorm(values=True)
 
@@ -68,6 +69,17 @@ def version_1(**fields: Any) -> ModelSpec:
         ),
         ({**ATTENTION, "disentangled": Disentangled(rows=8)}, "disentangled is for dense attention to both"),
         ({**BOTH_SIDES, "gated": True}, "gated is for causal attention only"),
+        ({**BOTH_SIDES, **LATENT}, "latent is for causal attention"),
+        ({**ATTENTION, **LATENT, "kv_heads": 2}, "latent is for causal attention"),
+        ({**ATTENTION, **LATENT, "window": 3}, "latent is for causal attention"),
+        (
+            {**ATTENTION, **LATENT, "rope": None},
+            "latent is for heads of whose 8 channels",
+        ),
+        (
+            {**ATTENTION, **LATENT, "head_dim": 4},
+            "latent is for heads of whose 4 channels",
+        ),
         ({**BOTH_SIDES, "source": "cross", "window": 3}, "cross-attention is dense"),
         ({**ATTENTION, "sparse": TopM(keys=2), "sinks": True}, "sinks are for dense causal attention"),
         ({**ATTENTION, "rope": LONG}, "rope.scaling.short_factor has 1 numbers for 4 turned pairs"),
@@ -88,6 +100,14 @@ MADE: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: GatedDeltaNet(key_heads=2, value_heads=3, key_dim=4, value_dim=4, kernel=2),
         "2 key heads do not divide 3 value heads",
+    ),
+    (
+        lambda: Moe(experts=6, chosen=1, channels=4, groups=Groups(count=4, chosen=1)),
+        "6 experts do not make 4 equal groups, of which 1 are chosen",
+    ),
+    (
+        lambda: Moe(experts=4, chosen=3, channels=4, groups=Groups(count=2, chosen=1)),
+        "4 experts in 2 groups are too few: groups have at least 3",
     ),
     (
         lambda: Moe(experts=2, chosen=1, channels=4, activation="relu", clamp=Clamp(limit=1.0, alpha=1.0)),

@@ -25,6 +25,7 @@ from roots_compress.export.ops.fused_attention import (
     turned,
     turned_parts,
 )
+from roots_compress.export.ops.latent import of_latent, without_zeros
 from roots_compress.export.shared import Shared
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm
@@ -53,11 +54,15 @@ def self_attention(
         scales = CacheScales(
             *(matrices.vector(f"{module}.cache_rounding.{part}_scale") for part in ("key", "value"))
         )
-    if shared.compact is not None and norm is None and matrices.joinable(projections):
+    joinable = op.latent is None and norm is None and matrices.joinable(projections)
+    if shared.compact is not None and joinable:
         rows: Packed = shared.rows(matrices.linear(projections, x_NW)), None, None
     else:
-        query, key, *others = (matrices.linear(name, x_NW) for name in projections)
-        value = others[0] if others else key
+        if op.latent is None:
+            query, key, *others = (matrices.linear(name, x_NW) for name in projections)
+            value = others[0] if others else key
+        else:
+            query, key, value = of_latent(matrices, op, op.latent, module, x_NW, shared.leading)
         if normed_last:
             query, key = (
                 rotated(builder, shared, op, shared.rows(x), heads)
@@ -79,6 +84,7 @@ def self_attention(
     else:
         context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
     context_Nx = shared.flat(context_BTx, op.heads * op.head_dim)
+    context_Nx = without_zeros(builder, op, context_Nx, shared.leading)
     if op.gated:
         gate_Nx = builder.op("Sigmoid", matrices.linear(f"{module}.gate_proj", x_NW))
         context_Nx = builder.op("Mul", context_Nx, gate_Nx)

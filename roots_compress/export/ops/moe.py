@@ -17,7 +17,7 @@ from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.export.ops.mlp import activate
 from roots_compress.export.weights import ACCURACY_LEVEL, Matrices
 from roots_compress.models.blocks.moe import LEAST_SUM
-from roots_compress.models.ops.moe import Clamp, Moe
+from roots_compress.models.ops.moe import Clamp, Groups, Moe
 
 LEAST_GROUP = 16
 """Values that share a scale in `QMoE`, which takes powers of two from here on."""
@@ -73,7 +73,7 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
     """Return the block as one operator, `NW`."""
     builder = matrices.builder
     weight_format, size = matrices.storage(f"{module}.experts.0.gate_proj")
-    plain = op.scores == "softmax" and not op.selection_bias and op.scale == 1
+    plain = op.scores == "softmax" and not op.selection_bias and op.groups is None and op.scale == 1
     renormalise, total_N1 = op.renormalise, None
     if plain:
         logits_NE = matrices.linear(f"{module}.router", x_NW)
@@ -146,16 +146,41 @@ def _routed(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Valu
     if op.selection_bias:
         bias_E = matrices.state[f"{module}.selection_bias"].float()
         ranked_NE = builder.op("Add", chances_NE, builder.weight(f"{module}.selection_bias_float32", bias_E))
+    if op.groups is not None:
+        ranked_NE = _in_best_groups(builder, op.groups, op.experts, ranked_NE)
     best_NK, number_NK = builder.op_outputs("TopK", (ranked_NE, builder.integers(op.chosen)), 2, axis=-1)
     if op.selection_bias:
         best_NK = builder.op("GatherElements", chances_NE, number_NK, axis=-1)
     if op.renormalise:
         sum_N1 = builder.op("ReduceSum", best_NK, builder.integers(-1))
-        sum_N1 = builder.op("Add", sum_N1, builder.float32(LEAST_SUM)) if sigmoid else sum_N1
+        if op.least_sum is not None:
+            sum_N1 = builder.op("Max", sum_N1, builder.float32(op.least_sum))
+        elif sigmoid:
+            sum_N1 = builder.op("Add", sum_N1, builder.float32(LEAST_SUM))
         best_NK = builder.op("Div", best_NK, sum_N1)
     if op.scale != 1:
         best_NK = builder.op("Mul", best_NK, builder.float32(op.scale))
-    nothing = ir.tensor(np.zeros(1, np.float32))
-    nothing_NE = builder.op("ConstantOfShape", builder.op("Shape", chances_NE), value=nothing)
+    nothing_NE = _filled(builder, chances_NE, 0.0)
     weights_NE = builder.op("ScatterElements", nothing_NE, number_NK, best_NK, axis=-1)
     return weights_NE if builder.dtype == ir.DataType.FLOAT else builder.cast(weights_NE, builder.dtype)
+
+
+def _in_best_groups(builder: GraphBuilder, groups: Groups, experts: int, ranked_NE: ir.Value) -> ir.Value:
+    """Return the experts' ranks, minus infinity outside of each token's best groups, `NE`."""
+    shape = builder.integers(-1, groups.count, experts // groups.count)
+    ranked_NGX = builder.op("Reshape", ranked_NE, shape)
+    best_NGx, _ = builder.op_outputs("TopK", (ranked_NGX, builder.integers(groups.best)), 2, axis=-1)
+    ranked_NG = builder.op("ReduceSum", best_NGx, builder.integers(-1), keepdims=0)
+    _, number_Nx = builder.op_outputs("TopK", (ranked_NG, builder.integers(groups.chosen)), 2, axis=-1)
+    outside_NG = _filled(builder, ranked_NG, float("-inf"))
+    inside_Nx = _filled(builder, number_Nx, 0.0)
+    added_NG = builder.op("ScatterElements", outside_NG, number_Nx, inside_Nx, axis=-1)
+    added_NG1 = builder.op("Unsqueeze", added_NG, builder.integers(-1))
+    return builder.op("Reshape", builder.op("Add", ranked_NGX, added_NG1), builder.op("Shape", ranked_NE))
+
+
+def _filled(builder: GraphBuilder, like: ir.Value, value: float) -> ir.Value:
+    """Return a float32 tensor of one value, in the shape of another."""
+    return builder.op(
+        "ConstantOfShape", builder.op("Shape", like), value=ir.tensor(np.full(1, value, np.float32))
+    )

@@ -92,6 +92,7 @@ class Configured:
         factors: names of tensors that are a part of the configuration: factors of frequencies.
         layered: whether layers may differ in heads and in the widths of feed-forward blocks.
         biases: modules that have one where the file has it, whatever the configuration says.
+        head_size: returns the size of a head, whose positions are read, of a width and so many heads.
     """
 
     model_type: str
@@ -105,6 +106,7 @@ class Configured:
     factors: tuple[str, ...] = (FREQUENCIES,)
     layered: bool = False
     biases: tuple[str, ...] = ()
+    head_size: Callable[[Metadata, int, int], int] = Metadata.head_size
 
     def read(self, model: GgufModel) -> ModelSpec:
         """Return the specification that a file's metadata ask for.
@@ -129,7 +131,7 @@ class Configured:
         read, other = NORM_KEYS if self.norm == "rms_norm" else NORM_KEYS[::-1]
         eps = metadata.positive(read)
         metadata.agree(other, eps)
-        head_dim, groups = metadata.head_size(width, heads), self._one(metadata, GROUPS, heads)
+        head_dim, groups = self.head_size(metadata, width, heads), self._one(metadata, GROUPS, heads)
         if self.layered and width % heads:
             heads = groups = 1  # Classes of transformers want equal shares; each layer gets its own numbers.
         return {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from roots_compress.families.gguf import experts as of_experts
-from roots_compress.families.gguf import recurrent
+from roots_compress.families.gguf import recurrent, routed
 from roots_compress.families.gguf import settings as of
 from roots_compress.families.gguf.configured import MLP, OUTPUT, QKV, Configured, learned, longrope, rotary
 from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, NORMALISED, SHARED_CHANNELS
@@ -23,13 +23,16 @@ from roots_compress.families.gguf.gemma4 import (
     gemma4_settings,
 )
 from roots_compress.families.gguf.names import (
+    AFTER_ATTENTION,
     BETA_AND_ALPHA,
     DELTA_NET,
     FUSED_GATE_UP,
     FUSED_QKV,
     MAMBA2,
+    ROUTED,
     SHARED,
     Layout,
+    latent_names,
 )
 from roots_compress.families.gguf.positions import LONGROPE_TENSORS
 from roots_compress.models.spec import ModelSpec
@@ -245,6 +248,16 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             ),
             Layout(gemma4_names, computed=gemma4_experts),
             unread=tuple(f"blk.{{}}.attn_{name}.weight" for name in ("k", "v", "k_norm")),
+        ),
+        GgufFamily(
+            "glm4moe",
+            Configured("glm4_moe", routed.glm4_moe, routed.ROUTED_KEYS, PARTLY),
+            Layout({**ROUTED, **AFTER_ATTENTION}),
+        ),
+        GgufFamily(
+            "deepseek2",
+            Configured("deepseek_v2", routed.deepseek2, routed.OF_DEEPSEEK, head_size=routed.turned),
+            Layout(latent_names, paired=True),
         ),
         GgufFamily(
             "phi2",

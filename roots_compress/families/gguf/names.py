@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from roots_compress.families.base import Computed, Rule
 from roots_compress.families.decoder_tensors import GATE_UP, QKV, decoder_rules
-from roots_compress.families.gguf.transforms import Flat, NegativeLog, Then, Tiled
+from roots_compress.families.gguf.transforms import Flat, Heads, NegativeLog, Then, Tiled
 from roots_compress.families.transforms import Copy, Parts, Taps, Transform
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import READERS
 from roots_compress.models.ops.linear_attention import LinearAttention
 from roots_compress.models.spec import ModelSpec
@@ -69,6 +70,29 @@ SHARED = {
     "shared_mlp_pre_norm": "ffn_norm",
 }
 """Of an expert that all tokens go through."""
+ROUTED = {name: theirs for name, theirs in SHARED.items() if name != "shared_mlp.router"}
+"""The same where nothing weighs it."""
+AFTER_ATTENTION = dict.fromkeys(("mlp_pre_norm", "shared_mlp_pre_norm"), "post_attention_norm")
+KEY_B, VALUE_B = "attn_k_b.weight", "attn_v_b.weight"
+LATENT = {
+    **ROUTED,
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_norm": "attn_q_a_norm",
+    **dict.fromkeys(("self_attn.kv_a_proj", "self_attn.k_rope_proj"), "attn_kv_a_mqa"),
+    "self_attn.kv_a_norm": "attn_kv_a_norm",
+    "self_attn.k_proj": "attn_k_b",
+    "self_attn.v_proj": "attn_v_b",
+}
+FUSED_KV_B = dict.fromkeys(("self_attn.k_proj", "self_attn.v_proj"), "attn_kv_b")
+
+
+def latent_names(spec: ModelSpec) -> Names:
+    """Return the names of a model's modules whose attention is latent."""
+    latent = spec.attentions()[0].latent
+    queries = {} if latent is None or latent.query_rank is None else {"self_attn.q_proj": "attn_q_b"}
+    return {**LATENT, **queries}
+
+
 BETA_ALPHA = "ssm_ba"
 BETA_AND_ALPHA = dict.fromkeys(("linear_attn.b_proj", "linear_attn.a_proj"), BETA_ALPHA)
 WIDE, READER = ("v_proj.weight", "v_conv.weight", "z_proj.weight"), "out_proj.weight"
@@ -116,7 +140,9 @@ class Layout:
 
     def others(self, spec: ModelSpec) -> Iterator[Rule]:
         """Yield the places of tensors that converters can make of several, in their stead."""
-        for names in (FUSED_EXPERTS,) if self.by_head else (FUSED_QKV, FUSED_EXPERTS):
+        latent = any(each.latent is not None for each in spec.attentions())
+        fused = FUSED_KV_B if latent else FUSED_QKV
+        for names in (FUSED_EXPERTS,) if self.by_head else (fused, FUSED_EXPERTS):
             for rule in self._rules(spec, names):
                 if rule.source.split(".")[2:3] == [*names.values()][:1] and len(rule.targets) > 1:
                     yield rule
@@ -143,6 +169,9 @@ class Layout:
         ops = [each.op for each in spec.layers[int(number)]]
         op = next((each for each in ops if isinstance(each, LinearAttention)), None)
         changed = rule.transform
+        if part in (KEY_B, VALUE_B):
+            attention = next(each for each in ops if isinstance(each, Attention))
+            changed = Heads(attention.heads, transposed=part == KEY_B)
         if op is not None:
             changed = self._untiled(rule, op) if self.tiled and op.shared > 1 else changed
             if part == "ssm_a":

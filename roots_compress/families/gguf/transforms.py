@@ -48,6 +48,30 @@ class Flat:
         return tensors[0].unflatten(0, (self.rows, -1))
 
 
+@dataclass(frozen=True)
+class Heads:
+    """A matrix that the file holds as one for each head.
+
+    Attributes:
+        heads: how many.
+        transposed: whether each has its axes the other way round.
+    """
+
+    heads: int
+    transposed: bool = False
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the heads' rows one after another; a tensor of other axes as it is, to be refused."""
+        if tensor.ndim != 3 or tensor.shape[0] != self.heads:
+            return (tensor,)
+        return ((tensor.mT if self.transposed else tensor).flatten(0, 1).contiguous(),)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the matrix of each head."""
+        each = tensors[0].unflatten(0, (self.heads, -1))
+        return each.mT.contiguous() if self.transposed else each
+
+
 class NegativeLog:
     """The logarithms of rates that the file holds as negative numbers."""
 

@@ -31,6 +31,11 @@ class AttentionBlock(Block):
     k_proj: nn.Module
     v_proj: nn.Module
     gate_proj: nn.Module
+    q_a_proj: nn.Module
+    q_a_norm: nn.Module
+    kv_a_proj: nn.Module
+    kv_a_norm: nn.Module
+    k_rope_proj: nn.Module
     o_proj: nn.Module
 
     def __init__(self, spec: Attention, config: Any, name: str, layer: int) -> None:
@@ -41,6 +46,9 @@ class AttentionBlock(Block):
             self.q_norm = RMSNorm(spec.head_dim * queries, eps=spec.qk_norm.eps)
             if spec.made:
                 self.k_norm = RMSNorm(spec.head_dim * keys, eps=spec.qk_norm.eps)
+        if spec.latent is not None:
+            for norm, width in spec.latent.norms.items():
+                self.add_module(norm, RMSNorm(width, eps=spec.latent.eps))
         if spec.relative is not None:
             self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
         if spec.disentangled is not None:
@@ -62,7 +70,7 @@ class AttentionBlock(Block):
         spec = self.spec
         if spec.source == "cross":
             return self._crossed(x_BTW, context)
-        query_BTHD = self._heads(self.q_proj(x_BTW), "q_norm")
+        query_BTHD = self._heads(self._queries(x_BTW), "q_norm")
         query_BHTD = self._turned(query_BTHD, "q_norm", context)
         if spec.sharing == "takes":
             key_BGSD, value_BGSD = (each.to(x_BTW.device) for each in context.given[spec.keys])
@@ -71,13 +79,17 @@ class AttentionBlock(Block):
         if spec.sharing == "gives":
             context.given[spec.keys] = key_BGSD, value_BGSD
         context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
-        context_BTx = context_BHTD.transpose(1, 2).flatten(2)
+        context_BTx = context_BHTD[..., : spec.value_dim].transpose(1, 2).flatten(2)
         return context_BTx * torch.sigmoid(self.gate_proj(x_BTW)) if spec.gated else context_BTx
 
     def _keys_and_values(self, x_BTW: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Return the keys and values of all tokens, `BGSD`, those of the new ones added to the cache."""
-        norm, key_BTx = self.spec.qk_norm, self.k_proj(x_BTW)
-        value_BTx = key_BTx if self.spec.keys_as_values else self.v_proj(x_BTW)
+        norm = self.spec.qk_norm
+        if self.spec.latent is None:
+            key_BTx = self.k_proj(x_BTW)
+            value_BTx = key_BTx if self.spec.keys_as_values else self.v_proj(x_BTW)
+        else:
+            key_BTx, value_BTx = self._of_latent(x_BTW)
         value_BTGD = value_BTx.unflatten(-1, (-1, self.spec.head_dim))
         if norm is not None and norm.values:
             value_BTGD = F.rms_norm(value_BTGD, (self.spec.head_dim,), eps=norm.eps)
@@ -91,6 +103,26 @@ class AttentionBlock(Block):
         if context.cache is not None:
             key_BGSD, value_BGSD = context.cache.update(key_BGSD, value_BGSD, self.layer_idx)
         return key_BGSD, value_BGSD
+
+    def _queries(self, x_BTW: Tensor) -> Tensor:
+        """Return the queries of all heads side by side, `BTx`."""
+        latent = self.spec.latent
+        if latent is not None and latent.query_rank is not None:
+            x_BTW = self.q_a_norm(self.q_a_proj(x_BTW))
+        query_BTx: Tensor = self.q_proj(x_BTW)
+        return query_BTx
+
+    def _of_latent(self, x_BTW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of all heads side by side, `BTx`, zeros behind each head's values."""
+        spec = self.spec
+        latent_BTR = self.kv_a_norm(self.kv_a_proj(x_BTW))
+        own_BTHd, value_BTHd = (
+            linear(latent_BTR).unflatten(-1, (spec.heads, -1)) for linear in (self.k_proj, self.v_proj)
+        )
+        turned_BTHd = self.k_rope_proj(x_BTW)[:, :, None].expand(-1, -1, spec.heads, -1)
+        key_BTHD = torch.cat((turned_BTHd, own_BTHd), dim=-1)
+        value_BTHD = F.pad(value_BTHd, (0, spec.head_dim - spec.value_dim))
+        return key_BTHD.flatten(2), value_BTHD.flatten(2)
 
     def _heads(self, x_BTx: Tensor, norm: str) -> Tensor:
         """Return queries or keys head by head, `BTHD`, through their norm if it comes before positions."""
@@ -141,6 +173,9 @@ class AttentionBlock(Block):
         goes to; along other axes keys and values meet it too.
         """
         out_BTW: Tensor
+        if self.spec.latent is not None:
+            out_BTW = self.o_proj(self.v_proj(self.kv_a_proj(x_BTW)))
+            return out_BTW
         query = self.q_proj(x_BTW) * self.gate_proj(x_BTW) if self.spec.gated else self.q_proj(x_BTW)
         if axis == "queries":
             out_BTW = self.o_proj(query)

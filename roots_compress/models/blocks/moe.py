@@ -1,7 +1,7 @@
 """A mixture of experts: each token goes through the best few of many feed-forward blocks.
 
 Shape legend: B batch, T tokens, W hidden size, R = B * T rows, E experts, K experts chosen for a token, N
-rows of one expert.
+rows of one expert, G groups of X experts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from roots_compress.models.blocks.base import Block, Context, Holder, Route
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.ops.mlp import Activation
-from roots_compress.models.ops.moe import EXPERT_LAYERS, Clamp, Moe
+from roots_compress.models.ops.moe import EXPERT_LAYERS, Clamp, Groups, Moe
 
 LEAST_SUM = 1e-6
 """Added to the sum of sigmoids by which they are divided."""
@@ -52,6 +52,16 @@ class Expert(Holder):
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Return its own forward: a channel is a column of down and a row of up and of gate."""
         return self.forward(x_BTW)
+
+
+def in_best_groups(ranked_RE: Tensor, groups: Groups) -> Tensor:
+    """Return the experts' ranks, minus infinity outside of each row's best groups."""
+    ranked_RGX = ranked_RE.unflatten(-1, (groups.count, -1))
+    ranked_RG = ranked_RGX.topk(groups.best, dim=-1).values.sum(dim=-1)
+    outside_RG = torch.ones_like(ranked_RG, dtype=torch.bool)
+    outside_RG.scatter_(-1, ranked_RG.topk(groups.chosen, dim=-1).indices, False)
+    inside_RE: Tensor = ranked_RGX.masked_fill(outside_RG[..., None], -torch.inf).flatten(-2)
+    return inside_RE
 
 
 class MoeBlock(Block):
@@ -112,11 +122,17 @@ class MoeBlock(Block):
         ranked_RE = chances_RE
         if spec.selection_bias:
             ranked_RE = (chances_RE + self.selection_bias).masked_fill(gone_E, -torch.inf)
+        if spec.groups is not None:
+            ranked_RE = in_best_groups(ranked_RE, spec.groups)
         chosen_RK = ranked_RE.topk(spec.chosen, dim=-1).indices
         weights_RK = chances_RE.gather(-1, chosen_RK)
         if spec.renormalise:
-            least = LEAST_SUM if spec.scores == "sigmoid" else 0.0
-            weights_RK = weights_RK / (weights_RK.sum(dim=-1, keepdim=True) + least)
+            sum_R1 = weights_RK.sum(dim=-1, keepdim=True)
+            if spec.least_sum is not None:
+                sum_R1 = sum_R1.clamp(min=spec.least_sum)
+            elif spec.scores == "sigmoid":
+                sum_R1 = sum_R1 + LEAST_SUM
+            weights_RK = weights_RK / sum_R1
         return (weights_RK * spec.scale).to(x_RW.dtype), chosen_RK
 
     def expert(self, number: int, x_NW: Tensor) -> Tensor:

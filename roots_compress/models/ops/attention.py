@@ -8,6 +8,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from roots_compress.models.ops.attention_parts import BlockSparse as BlockSparse
+from roots_compress.models.ops.attention_parts import Latent as Latent
+from roots_compress.models.ops.attention_parts import QkNorm as QkNorm
+from roots_compress.models.ops.attention_parts import TopM as TopM
 from roots_compress.models.ops.base import (
     Axis,
     Count,
@@ -15,7 +19,6 @@ from roots_compress.models.ops.base import (
     Matrix,
     Member,
     OpSpec,
-    Part,
     Positive,
     State,
     changed,
@@ -28,34 +31,6 @@ from roots_compress.models.ops.rope import LongRopeScaling as LongRopeScaling
 from roots_compress.models.ops.rope import ProportionalScaling as ProportionalScaling
 from roots_compress.models.ops.rope import Rope as Rope
 from roots_compress.models.ops.rope import YarnScaling as YarnScaling
-
-
-class TopM(Part):
-    """Attention to the `keys` visible keys of highest score."""
-
-    kind: Literal["top_m"] = "top_m"
-    keys: Count
-
-
-class BlockSparse(Part):
-    """Attention to the query's own block of keys and the best `blocks - 1` earlier ones."""
-
-    kind: Literal["block"] = "block"
-    size: Count
-    """Keys in a block."""
-    blocks: Count
-
-
-class QkNorm(Part):
-    """RMS norms of queries and keys."""
-
-    over: Literal["head", "projection"] = "head"
-    """Each head by itself, or all heads of a token at once."""
-    eps: Positive = 1e-6
-    after_rope: bool = False
-    """Whether rotary positions turn what the norms read, and not what they give."""
-    values: bool = False
-    """Whether each head's values are normed too, without a gain."""
 
 
 class Attention(OpSpec):
@@ -94,6 +69,9 @@ class Attention(OpSpec):
     sharing: Literal["gives", "takes"] | None = None
     """Whether later layers with the same window may read its keys and values, or it reads those of the last
     layer that gives them, and makes none."""
+
+    latent: Latent | None = None
+    """None: keys and values are made of what the block reads."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -147,6 +125,19 @@ class Attention(OpSpec):
                     "disentangled is for dense attention to both sides, with as many key/value heads as query"
                     " heads, and without other positions or a softcap"
                 )
+        if self.latent is not None:
+            apart = (self.qk_norm, self.relative, self.disentangled, self.sharing, self.softcap, self.window)
+            plain = self.heads == self.kv_heads and self.causal and not (self.gated or self.sinks)
+            if not plain or any(map(bool, apart)):
+                raise ValueError(
+                    "latent is for causal attention with as many key/value heads as query heads, without a "
+                    "gate, sinks, norms, a window, a softcap, sharing or distances"
+                )
+            if self.rope is None or not self.turned < self.head_dim >= self.latent.value_dim:
+                raise ValueError(
+                    f"latent is for heads of whose {self.head_dim} channels positions turn some, and whose "
+                    "values are no wider"
+                )
         if self.gated and not self.causal:
             raise ValueError("gated is for causal attention only")
         if self.source == "cross":
@@ -171,6 +162,16 @@ class Attention(OpSpec):
         return self.scale or self.head_dim**-0.5
 
     @property
+    def turned(self) -> int:
+        """A head's first channels, which positions turn."""
+        return 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of what a head gives."""
+        return self.head_dim if self.latent is None else self.latent.value_dim
+
+    @property
     def keys(self) -> Hashable:
         """What attentions that share keys and values have in common."""
         return self.window, self.kv_heads, self.head_dim, self.rope
@@ -184,6 +185,9 @@ class Attention(OpSpec):
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return queries, keys, values, the gate if there is one, and the output projection."""
+        if self.latent is not None:
+            sizes = (width, self.heads, self.head_dim, self.turned)
+            return self.latent.matrices(*sizes, bias=self.bias, output_bias=self.output_bias)
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": Matrix(query, width, self.bias),
@@ -197,6 +201,8 @@ class Attention(OpSpec):
 
         Groups that several layers read cannot be cut in one of them.
         """
+        if self.latent is not None:
+            return (self.latent.axis(self.heads, self.head_dim, self.turned),)
         head, group = self.head_dim, self.queries * self.head_dim
         norms: tuple[Member, ...] = ()
         if self.qk_norm is not None and self.qk_norm.over == "projection":
@@ -239,6 +245,8 @@ class Attention(OpSpec):
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what queries, keys, values and the gate read, and what the output projection does."""
+        if self.latent is not None:
+            return self.latent.inputs()
         # A norm of values would take a scale out again, and other layers would read values that carry one.
         plain = self.sharing is None and (self.qk_norm is None or not self.qk_norm.values)
         producers = ("v_proj",) if plain else ()
@@ -254,6 +262,8 @@ class Attention(OpSpec):
         if self.qk_norm is not None:
             queries, keys = (1, 1) if self.qk_norm.over == "head" else (self.heads, self.kv_heads)
             norms = self.head_dim * (queries + keys * bool(self.made))
+        if self.latent is not None:
+            norms = sum(self.latent.norms.values())
         tables = 0 if self.relative is None else self.relative.buckets * self.heads
         if self.disentangled is not None:
             tables = len(self.disentangled.tables) * self.disentangled.rows * self.heads * self.head_dim
@@ -268,7 +278,6 @@ class Attention(OpSpec):
 
     def form(self) -> tuple[Hashable, ...]:
         """Return source, heads' size, the channels that positions turn, norms, distances, sinks and gate."""
-        turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
         norm = None
         if self.qk_norm is not None:
             norm = self.qk_norm.over, self.qk_norm.after_rope, self.qk_norm.values
@@ -276,11 +285,12 @@ class Attention(OpSpec):
             self.kind,
             self.source,
             self.head_dim,
-            turned,
+            self.turned,
             norm,
             self.relative,
             self.disentangled,
             self.sinks,
             self.gated,
             self.made,
+            self.latent,
         )

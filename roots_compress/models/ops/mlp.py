@@ -34,11 +34,13 @@ class Mlp(OpSpec):
     weighed: bool = False
     """Whether what it gives is multiplied by the sigmoid of a projection of what it reads to one number, as
     of an expert that all tokens go through."""
+    shared: bool = False
+    """Whether it is such an expert, added as it is."""
 
     @property
     def name(self) -> str:
         """The block's name within its layer, as tensors have it."""
-        return "shared_mlp" if self.weighed else "mlp"
+        return "shared_mlp" if self.weighed or self.shared else "mlp"
 
     @property
     def producers(self) -> tuple[str, ...]:

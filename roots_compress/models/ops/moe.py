@@ -33,6 +33,15 @@ class Clamp(Part):
     """Of g from above, and of u to both sides."""
 
 
+class Groups(Part):
+    """Equal groups of consecutive experts; a token's experts are among those of the best `chosen` groups."""
+
+    count: Count
+    chosen: Count
+    best: Count = 2
+    """A group counts by the sum over so many of its best experts: 2 in DeepSeek-V3, 1 in DeepSeek-V2."""
+
+
 class Moe(OpSpec):
     """Experts of equal widths; each token goes through the best `chosen` of them.
 
@@ -53,6 +62,10 @@ class Moe(OpSpec):
     """What the router's outputs become."""
     selection_bias: bool = False
     """Whether each expert has a number that is added where the best are chosen, and not to its weight."""
+    groups: Groups | None = None
+    """None: all experts can be chosen."""
+    least_sum: Positive | None = None
+    """What the sum is taken for where it is below; None: 1e-6 is added to a sum of sigmoids (LFM2)."""
     scale: Positive = 1.0
     """Factor on the chosen experts' weights."""
     bias: bool = False
@@ -73,7 +86,29 @@ class Moe(OpSpec):
             raise ValueError(f"{self.chosen} experts are chosen for a token, and there are {self.experts}")
         if self.clamp is not None and self.activation != "silu":
             raise ValueError("clamp is for experts whose activation is silu")
+        if self.groups is not None:
+            if self.groups.count < self.groups.chosen or self.experts % self.groups.count:
+                raise ValueError(
+                    f"{self.experts} experts do not make {self.groups.count} equal groups, of which "
+                    f"{self.groups.chosen} are chosen"
+                )
+            if self.experts // self.groups.count < self._least:
+                raise ValueError(
+                    f"{self.experts} experts in {self.groups.count} groups are too few: groups have at least "
+                    f"{self._least}"
+                )
         return self
+
+    @property
+    def _groups(self) -> int:
+        return 1 if self.groups is None else self.groups.count
+
+    @property
+    def _least(self) -> int:
+        """The fewest experts of each group."""
+        if self.groups is None:
+            return self.chosen
+        return max(self.groups.best, -(-self.chosen // self.groups.chosen))
 
     def names(self) -> Iterator[str]:
         """Yield the experts' names in the block, `experts.0` and so on."""
@@ -104,7 +139,7 @@ class Moe(OpSpec):
             routes = (*routes, Member("selection_bias", 0, 1))
         parts = tuple(f"{expert}.down_proj" for expert in self.names())
         return (
-            Axis("experts", self.experts, routes, None, least=self.chosen),
+            Axis("experts", self.experts, routes, None, groups=self._groups, least=self._least),
             Axis("expert_channels", self.channels, members, None, parts=parts),
         )
 
@@ -134,7 +169,8 @@ class Moe(OpSpec):
 
     def form(self) -> tuple[Hashable, ...]:
         """Return the experts' activation and its bounds, and how they are chosen and weighed."""
-        return (self.kind, self.activation, self.clamp, self.scores, self.selection_bias, self.scale)
+        chosen = (self.scores, self.selection_bias, self.groups, self.least_sum, self.scale)
+        return (self.kind, self.activation, self.clamp, *chosen)
 
     @property
     def readers(self) -> tuple[str, ...]:

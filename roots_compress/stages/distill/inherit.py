@@ -161,7 +161,8 @@ def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
         energy_U = torch.stack([weights[f"{part}.weight"].square().sum(dim=0) for part in axis.parts])
         return _largest(energy_U.sum(dim=0)[None], count)
     if axis.projection is None:
-        return torch.arange(count)
+        in_groups = torch.arange(axis.units).view(axis.groups, -1)
+        return in_groups[:, : count // axis.groups].flatten()
     if axis.size == 1:
         matrices = [member for member in axis.members if weights[member.parameter].ndim == 2]
         # The projection first: a product's last bits depend on the order.

@@ -152,7 +152,8 @@ class LayerwiseCutter:
                 self._cut_parts(place, half, axis, kept[axis.name])
             else:
                 scores_U = unit_order(half, self.stream, axis)
-                keep_units(self.model, place, axis.name, best_units(scores_U, kept[axis.name]))
+                units = best_of_each(scores_U, axis.groups, kept[axis.name])
+                keep_units(self.model, place, axis.name, units)
         after = [given_BTW.float().cpu() for given_BTW in self.stream.contributions(half)]
         self.stream.add(half, (given_BTW.to(self.stream.device) for given_BTW in after))
         lost = sum(float((new - old).square().sum()) for new, old in zip(after, before, strict=True))

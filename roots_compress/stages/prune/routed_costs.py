@@ -16,7 +16,7 @@ from roots_compress.models.blocks.base import Block, Half
 from roots_compress.models.ops.base import Axis
 from roots_compress.stages.prune.held_inputs import checked_gram, part_statistics, unit_order
 from roots_compress.stages.prune.layerwise import DAMPING
-from roots_compress.stages.prune.plan import best_units, fewest, step
+from roots_compress.stages.prune.plan import best_of_each, fewest, step
 from roots_compress.stages.prune.surgeon import Operation, Trial, narrowing
 
 MOST_COUNTS = 8
@@ -51,7 +51,7 @@ def costs_of_units(
         tokens: of all text.
     """
     block, found = half.block, dict.fromkeys(counts(axis), 0.0)
-    kept = {count: best_units(scores_U, count) for count in found if count < axis.each}
+    kept = {count: best_of_each(scores_U, axis.groups, count) for count in found if count < axis.each}
     for read_BTW in stream.read(half):
         whole_BTW = block.given_by(read_BTW, axis.name, range(axis.units))
         for count, units in kept.items():
@@ -108,7 +108,8 @@ def routed_costs(
         if len(costs) > 1:
             tried = TRIED * axis.each
             count = min(list(costs)[1:], key=lambda each: abs(each - tried))
-            trial = Trial(partial(_lost, half.block, axis, best_units(scores_U, count)), costs[count])
+            units = best_of_each(scores_U, axis.groups, count)
+            trial = Trial(partial(_lost, half.block, axis, units), costs[count])
     shapes = product(*by_axis)
     found = {kept: sum(costs[units] for costs, units in zip(by_axis, kept, strict=True)) for kept in shapes}
     return found, trial

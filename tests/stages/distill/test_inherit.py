@@ -54,6 +54,17 @@ def test_experts_are_taken_by_number() -> None:
         assert torch.equal(parameter, theirs[name][: len(parameter)]), name
 
 
+def test_experts_in_groups_are_the_first_of_each() -> None:
+    teacher = tiny_model(0, **SPECS["experts in groups"])
+    spec = teacher.config.spec
+    place = Place(1, "mlp")
+    fewer = student(spec=spec.with_op(place, spec.op(place).cut("experts", 6)))
+    assert inherit(fewer, teacher).fresh == 0
+    name = "model.layers.1.mlp.selection_bias"
+    kept = teacher.get_buffer(name)[[0, 1, 2, 4, 5, 6]]
+    assert torch.equal(fewer.get_buffer(name), kept)
+
+
 def test_a_shallower_student_has_the_teachers_layers() -> None:
     teacher = tiny_model(0, layers=[tiny_layer()] * 5)
     shallow = student(layers=[tiny_layer()] * 3)

@@ -22,6 +22,7 @@ from roots_compress.evaluation.size import graph_bytes
 from roots_compress.evaluation.speed import Speeds
 from roots_compress.events import Events
 from roots_compress.export.exporter import export_checkpoint
+from roots_compress.models.ops.moe import Moe
 from roots_compress.results import Speed
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.prune.plan import shape_of
@@ -436,6 +437,15 @@ def test_experts_go_with_and_without_other_axes(axes: dict[str, Any], uniform: b
     assert outcome.notes["parameters_after"] == outcome.checkpoint.model.num_parameters()
     save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
     torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_groups_of_experts_lose_equally_many(uniform: bool, tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts in groups"]), uniform=uniform, expert_ratio=0.25)
+    blocks = outcome.checkpoint.model.config.spec.blocks()
+    left = [op.experts for _, op in blocks if isinstance(op, Moe)]
+    assert left == [6, 6] if uniform else {*left} <= {4, 6, 8}
+    assert logits(outcome.checkpoint).isfinite().all()
 
 
 @pytest.mark.parametrize("uniform", [True, False])

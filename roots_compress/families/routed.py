@@ -1,0 +1,183 @@
+"""What families share whose experts are chosen as in DeepSeek-V3, beside one that all tokens go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.decoder_tensors import NORM_NAMES
+from roots_compress.families.experts import TRAINING, Shared
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
+from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.ops.moe import Groups, Moe
+from roots_compress.models.spec import ModelSpec
+
+NAMES = {
+    **NORM_NAMES,
+    "shared_mlp_pre_norm": "post_attention_layernorm",
+    **{f"shared_mlp.{name}_proj": f"mlp.shared_experts.{name}_proj" for name in ("gate", "up", "down")},
+    "mlp.selection_bias": "mlp.gate.e_score_correction_bias",
+}
+EXPERTS, CHOSEN, CHANNELS, SHARED = (
+    "n_routed_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "n_shared_experts",
+)
+GUESSING = ("num_nextn_predict_layers", "num_mtp_layers")
+"""Layers that guess further tokens, which are left out."""
+LEAST_SUM = 1e-20
+
+
+def read_routed(
+    switches: Switches,
+    activation: Activation,
+    *,
+    experts: int | None,
+    chosen: int | None,
+    channels: int,
+    shared: int | None,
+    renormalise: bool,
+    groups: tuple[int, int] = (1, 1),
+    scale: float = 1.0,
+) -> Shared:
+    """Take what is said of experts that sigmoids weigh, and of the one for all.
+
+    Args:
+        switches: the configuration.
+        activation: of all.
+        experts: the default of how many there are; None where there is none.
+        chosen: the same of the experts that a token goes through.
+        channels: the default of each expert's.
+        shared: the default of the experts whose width the one for all has.
+        renormalise: the default of whether the chosen experts' weights are divided by their sum.
+        groups: the defaults of the groups of experts, and of those that a token's experts are chosen from.
+        scale: the default of the factor on the weights.
+    """
+    switches.renamed("num_local_experts", EXPERTS)
+    for unread in (*TRAINING, *GUESSING):
+        switches.take(unread)
+    width, count = switches.number(CHANNELS, channels), switches.number(EXPERTS, experts)
+    moe = Moe(
+        experts=count,
+        chosen=switches.number(CHOSEN, chosen),
+        channels=width,
+        activation=activation,
+        renormalise=switches.flag("norm_topk_prob", renormalise),
+        scores="sigmoid",
+        selection_bias=True,
+        groups=read_groups(switches, count, groups, best=2),
+        least_sum=LEAST_SUM,
+        scale=switches.positive("routed_scaling_factor", scale),
+    )
+    return Shared(moe, shared_mlp(switches, width, activation, SHARED, shared))
+
+
+def read_groups(
+    switches: Switches, experts: int, defaults: tuple[int | None, int | None], *, best: int
+) -> Groups | None:
+    """Take the groups of so many experts, and those that a token's are chosen from; None where all are one.
+
+    Args:
+        switches: the configuration.
+        experts: how many there are.
+        defaults: of both numbers.
+        best: as of `Groups`.
+    """
+    count, chosen = switches.number("n_group", defaults[0]), switches.number("topk_group", defaults[1])
+    if experts % count or experts // count < best or chosen > count:
+        switches.refuse(
+            f"n_group is {count}, topk_group {chosen}, and {EXPERTS} {experts}: groups are equal, of "
+            f"{best} experts at least, and no more are chosen than there are"
+        )
+    return Groups(count=count, chosen=chosen, best=best) if count > 1 else None
+
+
+def shared_mlp(
+    switches: Switches,
+    width: int,
+    activation: Activation,
+    key: str,
+    default: int | None,
+    *,
+    bias: bool = False,
+) -> Mlp:
+    """Take how many experts' channels the one for all tokens has, and return it.
+
+    Args:
+        switches: the configuration.
+        width: of each expert.
+        activation: of all.
+        key: of their number.
+        default: of it.
+        bias: whether its layers have biases.
+    """
+    return Mlp(channels=width * switches.number(key, default), activation=activation, bias=bias, shared=True)
+
+
+def read_leading(switches: Switches, layers: int, default: int) -> list[bool]:
+    """Take how many of the first layers have no experts, and return which layers have."""
+    dense = switches.take("first_k_dense_replace", default)
+    if type(dense) is not int or not 0 <= dense < layers:
+        switches.refuse(
+            f"first_k_dense_replace is {shown(dense)}; it must be 0 or more, and below {layers} layers"
+        )
+    return [index >= dense for index in range(layers)]
+
+
+def routed_blocks(spec: ModelSpec) -> tuple[Moe, Mlp | None]:
+    """Return the first mixture of experts, and the first expert that all tokens go through.
+
+    Raises:
+        ValueError: the model has no experts.
+    """
+    ops = [op for _, op in spec.blocks()]
+    moe = next((op for op in ops if isinstance(op, Moe)), None)
+    if moe is None:
+        raise ValueError("it has no experts")
+    return moe, next((op for op in ops if isinstance(op, Mlp) and op.shared), None)
+
+
+def sharing(moe: Moe, shared: Mlp | None) -> int:
+    """Return how many experts' channels the expert for all tokens has.
+
+    Raises:
+        ValueError: there is none, or its channels are no multiple of theirs.
+    """
+    if shared is None or shared.channels % moe.channels:
+        raise ValueError("the expert that all tokens go through has no multiple of the others' channels")
+    return shared.channels // moe.channels
+
+
+def sparse_layers(spec: ModelSpec) -> list[bool]:
+    """Return which layers have experts."""
+    return [any(isinstance(each.op, Moe) for each in layer) for layer in spec.layers]
+
+
+def dense_channels(spec: ModelSpec) -> dict[str, int]:
+    """Return the width of the feed-forward blocks of layers without experts, if there are any."""
+    plain = (each.op for layer in spec.layers for each in layer if isinstance(each.op, Mlp))
+    found = next((op.channels for op in plain if not op.shared), None)
+    return {} if found is None else {"intermediate_size": found}
+
+
+def write_routed(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys that `read_routed` and `read_leading` take, and the width of other layers.
+
+    Raises:
+        ValueError: the model has no experts, or none that all tokens go through.
+    """
+    moe, shared = routed_blocks(spec)
+    groups = moe.groups or Groups(count=1, chosen=1)
+    return {
+        **dense_channels(spec),
+        EXPERTS: moe.experts,
+        CHOSEN: moe.chosen,
+        CHANNELS: moe.channels,
+        SHARED: sharing(moe, shared),
+        "norm_topk_prob": moe.renormalise,
+        "routed_scaling_factor": moe.scale,
+        "n_group": groups.count,
+        "topk_group": groups.chosen,
+        "first_k_dense_replace": sparse_layers(spec).index(True),
+    }
