@@ -106,10 +106,14 @@ def _settings_of(config: Any) -> dict[str, Any]:
             }
         case "granite" | "granitemoe":
             return {**_granite(config), **(experts if config.model_type == "granitemoe" else {})}
+        case "granitemoeshared":
+            return {**_granite(config), **experts, **_shared(config)}
         case "granitemoehybrid":
+            width = config.intermediate_size if config.num_local_experts else config.shared_intermediate_size
             return {
                 **_granite(config),
-                "feed_forward_length": config.shared_intermediate_size,
+                **({**experts, **_shared(config)} if config.num_local_experts else {}),
+                "feed_forward_length": width,
                 "attention.head_count_kv": [kv_heads * (kind in ATTENDING) for kind in types],
                 "rope.scaling.finetuned": config.position_embedding_type == "rope",
                 **_mamba2(config),
@@ -158,7 +162,8 @@ def _settings_of(config: Any) -> dict[str, Any]:
 
 
 def _shared(config: Any) -> dict[str, Any]:
-    return {"expert_shared_feed_forward_length": config.shared_expert_intermediate_size}
+    width = getattr(config, "shared_intermediate_size", None) or config.shared_expert_intermediate_size
+    return {"expert_shared_feed_forward_length": width}
 
 
 def _routed(config: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 EXPERT = re.compile(r"(.*\.experts)\.\d+\.(.*)")
 TURNED = {"llama", "mistral", "mixtral", "smollm3", "arcee", "ministral3"}
-TURNED |= {"granite", "granitemoe", "granitemoehybrid"}
+TURNED |= {"granite", "granitemoe", "granitemoeshared", "granitemoehybrid"}
 """Families whose rows of q and k the converter turns from halves into pairs."""
 ADDED = ("gemma", "gemma2", "gemma3_text", "nemotron", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 """Families whose norms hold their gain's distance from 1."""
@@ -130,7 +130,7 @@ Changed = Iterator[tuple[str, Array]]
 def _granite_halves(name: str, array: Array, config: Any) -> Changed:
     """Gates and ups that lie one after another."""
     layer = name.split(".")[2]
-    experts = "_exps" if "block_sparse_moe" in name else ""
+    experts = "_exps" if "block_sparse_moe" in name else "_shexp" if config.num_local_experts else ""
     if "output_linear" in name:
         yield f"blk.{layer}.ffn_down{experts}.weight", array
         return

@@ -49,6 +49,9 @@ def granite_moe(metadata: Metadata, config: Config) -> Config:
     if metadata.get(EXPERTS):
         found |= experts(metadata, "num_local_experts")
         del found["mlp_bias"]
+        if metadata.get(SHARED_CHANNELS):
+            found |= {MODEL_TYPE: "granitemoeshared"}
+            found |= {"shared_intermediate_size": metadata.number(SHARED_CHANNELS)}
     return found
 
 

@@ -13,7 +13,7 @@ from roots_compress.families.gguf import experts as of_experts
 from roots_compress.families.gguf import recurrent, routed
 from roots_compress.families.gguf import settings as of
 from roots_compress.families.gguf.configured import MLP, OUTPUT, QKV, Configured, learned, longrope, rotary
-from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, NORMALISED, SHARED_CHANNELS
+from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, EXPERTS, NORMALISED, SHARED_CHANNELS
 from roots_compress.families.gguf.family import GgufFamily
 from roots_compress.families.gguf.gemma4 import (
     GEMMA4_KEYS,
@@ -147,17 +147,19 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily(
             "granitemoe",
-            Configured("granitemoe", of_experts.granite_moe, of.GRANITE_KEYS | EXPERT_KEYS),
-            Layout(paired=True),
+            Configured(
+                "granitemoe", of_experts.granite_moe, of.GRANITE_KEYS | EXPERT_KEYS | {SHARED_CHANNELS}
+            ),
+            Layout(ROUTED, paired=True),
         ),
         GgufFamily(
             "granitehybrid",
             Configured(
                 "granitemoehybrid",
                 recurrent.granite_hybrid,
-                of.GRANITE_KEYS | recurrent.SSM_KEYS | {CHOSEN, SHARED_CHANNELS},
+                of.GRANITE_KEYS | recurrent.SSM_KEYS | {EXPERTS, CHOSEN, SHARED_CHANNELS},
             ),
-            Layout(MAMBA2, paired=True),
+            Layout({**MAMBA2, **ROUTED}, paired=True),
         ),
         GgufFamily(
             "falcon-h1",

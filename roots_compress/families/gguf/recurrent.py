@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roots_compress.families.gguf.configured import MODEL_TYPE, Config, nothing_else
-from roots_compress.families.gguf.experts import with_shared_expert
+from roots_compress.families.gguf.experts import EXPERTS, SHARED_CHANNELS, experts, with_shared_expert
 from roots_compress.families.gguf.metadata import Metadata
 from roots_compress.families.gguf.settings import TURNED, granite, with_biases
 from roots_compress.families.rope import FULL
@@ -49,11 +49,14 @@ def granite_hybrid(metadata: Metadata, config: Config) -> Config:
         metadata.refuse(INNER, f"is {inner}, which is not a multiple of the width {config['hidden_size']}")
     found = granite(metadata, {**config, MODEL_TYPE: "granitemoehybrid"})
     del found["mlp_bias"]
+    mlp: Config = {"shared_intermediate_size": config["intermediate_size"], "num_local_experts": 0}
+    if metadata.get(EXPERTS):
+        mlp = experts(metadata, "num_local_experts")
+        mlp |= {"shared_intermediate_size": metadata.number(SHARED_CHANNELS)}
     return {
         **found,
         **mamba2(metadata),
-        "shared_intermediate_size": config["intermediate_size"],
-        "num_local_experts": 0,
+        **mlp,
         "layer_types": ["attention" if each else "mamba" for each in groups],
         "position_embedding_type": None if metadata.get(TURNED) is False else "rope",
         "mamba_expand": inner // config["hidden_size"],
