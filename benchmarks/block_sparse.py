@@ -1,9 +1,10 @@
 """Time prompts and tokens of block-sparse attention against dense attention, the same weights in both graphs.
 
-    python benchmarks/block_sparse.py [CHECKPOINT] [--lengths 1024 4096 16384] [--size 128] [--blocks 4]
+    python -m benchmarks.block_sparse [CHECKPOINT] [--lengths 1024 16384] [--size 128] [--blocks 4] [--int8]
 
-Without a checkpoint, layers of SmolLM2-135M's shape with random weights. Prompts of each length are read by
-both graphs in turns, and tokens decoded after them; the caches of `--decode-only` hold random numbers
+Without a checkpoint, layers of SmolLM2-135M's shape with random weights; with `--int8` both graphs have them
+in int8 and multiply in integers, as `quantize --int8 --integer-products` would. Prompts of each length are
+read by both graphs in turns, and tokens decoded after them; the caches of `--decode-only` hold random numbers
 instead, so that a long context need not be read first. Prints a Markdown table of seconds and milliseconds,
 the exponents that fit them (time as a power of the length), and one JSON line. Compare within one run only.
 """
@@ -22,7 +23,9 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from benchmarks.rounded import rounded
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluation.memory import peak_rss_bytes
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
@@ -32,6 +35,7 @@ from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.ops.base import changed
 from roots_compress.models.resizing import block_at
 from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
+from roots_compress.stages.quantize.expected import formats_of
 
 KINDS = "dense", "sparse"
 DECODED = 9
@@ -143,6 +147,7 @@ def main() -> None:
         "--size", type=int, help="keys in a block; without it near the square root of a length"
     )
     parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--int8", action="store_true", help="round the weights of a float checkpoint")
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--heads", type=int, default=9)
@@ -157,6 +162,9 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory of fresh processes, too")
     given = parser.parse_args()
     model = load_checkpoint(given.checkpoint).model.eval() if given.checkpoint else random_model(given)
+    if given.int8:
+        config = QuantizeConfig(scheme="int8", products="integer")
+        model = rounded(model, formats_of(config, model.config.spec, "w8a8"))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch)

@@ -1,6 +1,6 @@
 """Time a mixture of experts in ONNX Runtime: as one operator, and with every expert on every token.
 
-Run it as `python benchmarks/experts_speed.py [--experts 32] [--chosen 4] [--width 512] [--channels 256]`. It
+Run it as `python -m benchmarks.experts_speed [--experts 32] [--chosen 4] [--width 512] [--channels 256]`. It
 prints a Markdown table of median milliseconds of a random model of four layers. Both graphs are timed
 interleaved; compare ratios within one run only.
 """
@@ -18,17 +18,18 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.rounded import rounded
 from roots_compress.export.exporter import write_graph
 from roots_compress.export.ops import moe as emitter
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Sublayer
-from roots_compress.models.quantized import Format, QuantizedWeight
+from roots_compress.models.quantized import Format
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 from roots_compress.runtime.onnx.session import open_session
-from roots_compress.stages.quantize.rounding import quantize_matrix
 
 LAYERS, HEADS, HEAD_DIM, VOCABULARY = 4, 8, 64, 2048
 FORMATS: tuple[tuple[Format | None, int], ...] = ((None, 0), ("w8", 128), ("w8", 64), ("w4", 64))
@@ -49,24 +50,13 @@ def spec_of(arguments: argparse.Namespace) -> ModelSpec:
     )
 
 
-@torch.no_grad()
-def model_of(spec: ModelSpec, weight_format: Format | None, size: int) -> RootsForCausalLM:
-    """Return a random model, its matrices in a format."""
+def model_of(spec: ModelSpec, weight_format: Format | None, size: int) -> RootsWithHead:
+    """Return a random model, the matrices of its experts in a format."""
     torch.manual_seed(0)
     plain = RootsForCausalLM(RootsConfig(spec=spec)).eval()
     if weight_format is None:
         return plain
-    names = [name for name in spec.matrices() if "experts" in name]
-    settings = {"group_size": size, "formats": dict.fromkeys(names, weight_format)}
-    model = RootsForCausalLM(RootsConfig(spec=spec, quantization=settings)).eval()
-    others = {name: each for name, each in plain.state_dict().items() if "experts" not in name}
-    state = model.state_dict() | others
-    for name, module in model.named_modules():
-        if isinstance(module, QuantizedWeight):
-            matrix = quantize_matrix(plain.get_parameter(f"{name}.weight"), weight_format, size)
-            state |= {f"{name}.{part}": tensor for part, tensor in matrix.buffers().items()}
-    model.load_state_dict(state)
-    return model
+    return rounded(plain, {name: weight_format for name in spec.matrices() if "experts" in name}, size)
 
 
 def feeds_of(session: Any, tokens: int, past: int) -> dict[str, Any]:

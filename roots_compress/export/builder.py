@@ -51,17 +51,17 @@ class GraphBuilder:
 
     @contextmanager
     def body(self, name: str) -> Iterator[ir.Graph]:
-        """Record the nodes made inside as the body of an `If`: it may read all that was made before.
+        """Record the nodes made inside as the body of an `If` or a `Scan`: it may read all made before.
 
         Initializers go to the outer graph, so that bodies share them.
         """
         body = ir.Graph([], [], nodes=[], name=self._scope + name)
-        self._tape = ir.tape.Tape(body)
+        around, self._tape = self._tape, ir.tape.Tape(body)
         try:
             with self.scope(name):
                 yield body
         finally:
-            self._tape = self._outer
+            self._tape = around
 
     def give(self, body: ir.Graph, *values: ir.Value, dtype: ir.DataType | None = None) -> None:
         """Make values a body's outputs. A body must say their type, which nothing infers for ORT's operators.

@@ -12,6 +12,7 @@ import torch
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
+from roots_compress.export.ops import block_tiles
 from roots_compress.export.parity import check_parity
 from roots_compress.models.ops.base import changed
 from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
@@ -48,6 +49,17 @@ def test_block_attention_equals_the_models_in_prefill_and_decoding(switches: dic
         for each in pieces:
             actual = serve(session, input_ids, mask, each)
             assert relative_difference(actual, reference, mask) < 1e-5, (batch, tokens, each)
+
+
+@pytest.mark.parametrize("elements", [1, 300])
+def test_tiles_of_a_prompt_are_read_in_several_batches(
+    elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_tiles, "BATCH_ELEMENTS", elements)
+    model = tiny_model(**BLOCKS["block"])
+    input_ids, mask = tiny_tokens(2, 60), left_padded_mask(2, 60)
+    actual = serve(open_graph(model), input_ids, mask, [20])
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
 
 
 def test_dense_layers_beside_block_sparse_ones_share_their_caches(tmp_path: Path) -> None:

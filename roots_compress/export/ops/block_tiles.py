@@ -3,7 +3,8 @@
 `models/block_attention.py` explains them, and does the same in torch.
 
 Shape legend: B batch, H query heads, G key/value heads, T queries, D head dimension, C blocks, P keys in a
-block, K blocks chosen, N = B * H * T * K pairs, J tiles, M pairs in a tile, y rows of all tiles.
+block, K blocks chosen, k some of them, N = B * H * T pairs for each of these, J tiles, j those worked on at a
+time, b batches of these, M pairs in a tile, y rows of all tiles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.ops.fused_attention import Heads
 
 LARGEST_TILE = 128
+# Keys or scores that are worked on at a time, in elements: 1 MiB of each stays in a core's cache. All tiles
+# of a long prompt's piece at once take twice as long (docs/log/performance.md).
+BATCH_ELEMENTS = 1 << 18
 
 
 class Picks(NamedTuple):
@@ -67,47 +71,32 @@ def seen_keys(
 
 
 class Tiles(NamedTuple):
-    """Pairs cut into tiles of one block each; see `_Tiles` of `models/block_attention.py`.
-
-    Tiles in which a query may not see all keys come last: the others need no mask.
-    """
+    """Pairs cut into tiles of one block each; see `_Tiles` of `models/block_attention.py`."""
 
     block_J: ir.Value
     pair_JM: ir.Value
     place_N: ir.Value
-    masked_1: ir.Value
-    """Where the tiles with a mask begin."""
 
 
-def _tiles(builder: GraphBuilder, blocks: Blocks, picks: Picks, caches: Caches) -> Tiles:
+def _tiles(builder: GraphBuilder, block_BHTk: ir.Value, caches: Caches) -> Tiles:
     zero, one, one_1, last = builder.integer(0), builder.integer(1), builder.integers(1), builder.integers(-1)
     count_1 = builder.op("Shape", caches.rows, end=1)
-    count = builder.op("Squeeze", count_1)
-    # A query sees all of an earlier block, but for a window, and its own block up to itself.
-    number_BHTK, kinds_1 = picks.block_BHTK, count_1
-    if blocks.window is None:
-        choices = builder.op("Squeeze", builder.op("Shape", number_BHTK, start=3))
-        choice_K = builder.op("Range", zero, choices, one)
-        own_K = builder.op("Where", builder.op("Equal", choice_K, zero), count, zero)
-        number_BHTK = builder.op("Add", number_BHTK, own_K)
-        kinds_1 = builder.op("Mul", count_1, builder.integer(2))
-    number_N = builder.op("Reshape", number_BHTK, last)
-    pairs_1 = builder.op("Shape", number_N)
-    sorted_N, order_N = builder.op_outputs("TopK", (number_N, pairs_1), 2, largest=0)
+    block_N = builder.op("Reshape", block_BHTk, last)
+    pairs_1 = builder.op("Shape", block_N)
+    sorted_N, order_N = builder.op_outputs("TopK", (block_N, pairs_1), 2, largest=0)
 
     zero_of = ir.tensor(np.zeros(1, dtype=np.int64))
     ones_N = builder.op("ConstantOfShape", pairs_1, value=ir.tensor(np.ones(1, dtype=np.int64)))
-    zeros_C = builder.op("ConstantOfShape", kinds_1, value=zero_of)
+    zeros_C = builder.op("ConstantOfShape", count_1, value=zero_of)
     pairs_C = builder.op("ScatterElements", zeros_C, sorted_N, ones_N, axis=0, reduction="add")
-    wanted_1 = builder.op("Div", pairs_1, builder.op("Mul", count_1, builder.integer(2)))
+    chosen_C = builder.op("Min", pairs_C, one)
+    chosen_1 = builder.op("Max", builder.op("ReduceSum", chosen_C, keepdims=1), one)
+    wanted_1 = builder.op("Div", pairs_1, builder.op("Mul", chosen_1, builder.integer(2)))
     size_1 = builder.op("Max", builder.op("Min", wanted_1, builder.integer(LARGEST_TILE)), one)
     tiles_C = builder.op("Div", builder.op("Add", pairs_C, builder.op("Sub", size_1, one)), size_1)
     first_pair_C = builder.op("CumSum", pairs_C, zero, exclusive=1)
     first_tile_C = builder.op("CumSum", tiles_C, zero, exclusive=1)
     tiles_1 = builder.op("ReduceSum", tiles_C, keepdims=1)
-    masked_1 = builder.integers(0)
-    if blocks.window is None:
-        masked_1 = builder.op("Gather", first_tile_C, count_1)
     # The pair of rank r stands as far inside its block's tiles as inside its block's pairs.
     shift_C = builder.op("Sub", builder.op("Mul", first_tile_C, size_1), first_pair_C)
     rank_N = builder.op("Range", zero, builder.op("Squeeze", pairs_1), one)
@@ -119,19 +108,18 @@ def _tiles(builder: GraphBuilder, blocks: Blocks, picks: Picks, caches: Caches) 
     )
     pair_JM = builder.op("Reshape", pair_y, builder.op("Concat", tiles_1, size_1, axis=0))
     first_J = builder.op("Squeeze", builder.op("Slice", pair_JM, builder.integers(0), one_1, one_1), one_1)
-    block_N = builder.op("Reshape", picks.block_BHTK, last)
     of_pair_N = builder.op("ScatterElements", ones_N, order_N, place_N, axis=0)
-    return Tiles(builder.op("Gather", block_N, first_J), pair_JM, of_pair_N, masked_1)
+    return Tiles(builder.op("Gather", block_N, first_J), pair_JM, of_pair_N)
 
 
 class Parts(NamedTuple):
-    """What the pairs of some tiles give; j are these tiles."""
+    """What queries read of some of the blocks that they chose; k are these."""
 
-    best_jM: ir.Value
+    best_BHTk: ir.Value
     """The largest score."""
-    largest_jM: ir.Value
+    largest_BHTk: ir.Value
     """The largest weight, which is that score's: one over the sum of a pair's exponentials."""
-    read_jMD: ir.Value
+    read_BHTkD: ir.Value
 
 
 def prompt(
@@ -142,62 +130,107 @@ def prompt(
     caches: Caches,
     heads: Heads,
 ) -> ir.Value:
-    """Return what the tokens of prompts read, `BTHD`."""
-    last, begin, far = builder.integers(-1), builder.integers(0), builder.integers(FAR)
-    tiles = _tiles(builder, blocks, picks, caches)
-    chosen_1 = builder.op("Shape", picks.block_BHTK, start=3)
-    query_JM = builder.op("Div", tiles.pair_JM, chosen_1)
-    ranges = [(tiles.masked_1, far, True)]
-    if blocks.window is None:
-        ranges.insert(0, (begin, tiles.masked_1, False))
-    parts = []
-    for first_1, end_1, masked in ranges:
-        query_jM, block_j = (builder.op("Slice", each, first_1, end_1) for each in (query_JM, tiles.block_J))
-        seen_jMP = None
-        if masked:
-            seen_jMP = _seen_in_tiles(builder, blocks, query_BHTD, query_jM, block_j, caches, heads)
-        parts.append(_read(builder, query_BHTD, query_jM, block_j, caches, heads, seen_jMP))
-    best_JM, largest_JM, read_JMD = (
-        each[0] if len(each) == 1 else builder.op("Concat", *each, axis=0)
-        for each in zip(*parts, strict=True)
-    )
-
-    best_BHTK, largest_BHTK = (
-        builder.op(
-            "Reshape",
-            builder.op("Gather", builder.op("Reshape", each, last), tiles.place_N),
-            builder.op("Shape", picks.block_BHTK),
+    """Return what the tokens of prompts read, `BHTD`."""
+    last = builder.integers(-1)
+    # A query sees its own block up to itself, and all of an earlier one, but for a window.
+    parts = [
+        _read(builder, blocks, query_BHTD, part, caches, heads, masked=masked)
+        for part, masked in (
+            (_choices(builder, picks.block_BHTK, 0, 1), True),
+            (_choices(builder, picks.block_BHTK, 1, FAR), blocks.window is not None),
         )
-        for each in (best_JM, largest_JM)
-    )
+    ]
+    best_BHTK = builder.op("Concat", *(part.best_BHTk for part in parts), axis=3)
+    largest_BHTK = builder.op("Concat", *(part.largest_BHTk for part in parts), axis=3)
     best_BHTK = builder.op("Where", picks.lost_BHTK, lowest(builder), best_BHTK)
     most_BHT1 = builder.op("ReduceMax", best_BHTK, last, keepdims=1)
     sums_BHTK = builder.op("Div", builder.op("Exp", builder.op("Sub", best_BHTK, most_BHT1)), largest_BHTK)
     share_BHTK = builder.op("Div", sums_BHTK, builder.op("ReduceSum", sums_BHTK, last, keepdims=1))
-    read_yD = builder.op("Reshape", read_JMD, builder.integers(-1, heads.width))
-    read_NKD = builder.op(
-        "Reshape",
-        builder.op("Gather", read_yD, tiles.place_N),
-        builder.op("Concat", last, chosen_1, builder.integers(heads.width), axis=0),
-    )
-    one_row = builder.op("Concat", builder.integers(-1, 1), chosen_1, axis=0)
-    context = builder.op("MatMul", builder.op("Reshape", share_BHTK, one_row), read_NKD)
-    context_BHTD = builder.op("Reshape", context, builder.op("Shape", query_BHTD))
+    own, others = parts
+    own_BHTD = builder.op("Mul", _choices(builder, share_BHTK, 0, 1), _squeezed(builder, own.read_BHTkD))
+    share_BHT1k = builder.op("Unsqueeze", _choices(builder, share_BHTK, 1, FAR), builder.integers(3))
+    others_BHTD = _squeezed(builder, builder.op("MatMul", share_BHT1k, others.read_BHTkD))
+    context_BHTD = builder.op("Add", own_BHTD, others_BHTD)
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3])
+
+
+def _squeezed(builder: GraphBuilder, x_BHT1D: ir.Value) -> ir.Value:
+    return builder.op("Squeeze", x_BHT1D, builder.integers(3))
+
+
+def _choices(builder: GraphBuilder, x_BHTK: ir.Value, first: int, end: int) -> ir.Value:
+    return builder.op("Slice", x_BHTK, builder.integers(first), builder.integers(end), builder.integers(3))
 
 
 def _read(
     builder: GraphBuilder,
+    blocks: Blocks,
     query_BHTD: ir.Value,
+    block_BHTk: ir.Value,
+    caches: Caches,
+    heads: Heads,
+    *,
+    masked: bool,
+) -> Parts:
+    """Return what queries read of blocks, `BATCH_ELEMENTS` at a time; of all keys where none is masked."""
+    last, one_1 = builder.integers(-1), builder.integers(1)
+    tiles = _tiles(builder, block_BHTk, caches)
+    chosen_1 = builder.op("Max", builder.op("Shape", block_BHTk, start=3), one_1)
+    # Tiles that fill the last batch up repeat the first query and block; without any tile there is one.
+    tiles_1, pairs_1 = (builder.op("Shape", tiles.pair_JM, start=axis, end=axis + 1) for axis in (0, 1))
+    width_1 = builder.op("Max", pairs_1, builder.integer(heads.width))
+    keys = max(1, BATCH_ELEMENTS // blocks.size)
+    batch_1 = builder.op("Max", builder.op("Div", builder.integer(keys), width_1), one_1)
+    batches_1 = builder.op("Add", builder.op("Div", tiles_1, batch_1), one_1)
+    in_batch_1 = builder.op("Add", builder.op("Div", tiles_1, batches_1), one_1)
+    lacking_1 = builder.op("Sub", builder.op("Mul", batches_1, in_batch_1), tiles_1)
+    none_1 = builder.integers(0)
+    block_J = builder.op("Pad", tiles.block_J, builder.op("Concat", none_1, lacking_1, axis=0))
+    query_JM = builder.op(
+        "Pad",
+        builder.op("Div", tiles.pair_JM, chosen_1),
+        builder.op("Concat", none_1, none_1, lacking_1, none_1, axis=0),
+    )
+    split_2 = builder.op("Concat", batches_1, in_batch_1, axis=0)
+    batched = (
+        builder.op("Reshape", block_J, split_2),
+        builder.op("Reshape", query_JM, builder.op("Concat", split_2, pairs_1, axis=0)),
+    )
+    query_yD = builder.op("Reshape", query_BHTD, builder.integers(-1, heads.width))
+    with builder.body("tiles") as body:
+        body.inputs.extend(
+            ir.Value(name=f"{body.name}/{name}", type=ir.TensorType(ir.DataType.INT64))
+            for name in ("block", "query")
+        )
+        block_j, query_jM = body.inputs
+        seen_jMP = None
+        if masked:
+            seen_jMP = _seen_in_tiles(builder, blocks, query_BHTD, query_jM, block_j, caches, heads)
+        builder.give(body, *_read_tiles(builder, query_yD, query_jM, block_j, caches, seen_jMP))
+    read = builder.op_outputs("Scan", batched, 3, body=body, num_scan_inputs=2)
+
+    shape_BHTk = builder.op("Shape", block_BHTk)
+    shape_BHTkD = builder.op("Concat", shape_BHTk, builder.integers(heads.width), axis=0)
+    flat = last, last, builder.integers(-1, heads.width)
+    shapes = shape_BHTk, shape_BHTk, shape_BHTkD
+
+    def by_query(tiled: ir.Value, rows: ir.Value, shape: ir.Value) -> ir.Value:
+        found = builder.op("Gather", builder.op("Reshape", tiled, rows), tiles.place_N)
+        return builder.op("Reshape", found, shape, allowzero=1)
+
+    return Parts(*(by_query(*each) for each in zip(read, flat, shapes, strict=True)))
+
+
+def _read_tiles(
+    builder: GraphBuilder,
+    query_yD: ir.Value,
     query_jM: ir.Value,
     block_j: ir.Value,
     caches: Caches,
-    heads: Heads,
     seen_jMP: ir.Value | None,
-) -> Parts:
-    """Return what queries read of a block each; all of its keys without a mask."""
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return the largest score and weight of each pair, `jM`, and what it reads, `jMD`."""
     rows_jP = builder.op("Gather", caches.rows, block_j)
-    query_yD = builder.op("Reshape", query_BHTD, builder.integers(-1, heads.width))
     query_jMD = builder.op("Gather", query_yD, query_jM)
     keys_jDP = builder.op("Transpose", builder.op("Gather", caches.keys, rows_jP), perm=[0, 2, 1])
     scores_jMP = builder.op("MatMul", query_jMD, keys_jDP)
@@ -208,7 +241,7 @@ def _read(
     best_jM, largest_jM = (
         builder.op("ReduceMax", each, builder.integers(2), keepdims=0) for each in (scores_jMP, weights_jMP)
     )
-    return Parts(best_jM, largest_jM, read_jMD)
+    return best_jM, largest_jM, read_jMD
 
 
 def _seen_in_tiles(
