@@ -71,7 +71,7 @@ GGUF_NAMES = {
     "nomic-bert": "nomic_bert",
 }
 """GGUF's names of such models, where they are others."""
-FROM_FOLDERS = ("bert", "modern-bert", "t5", "gptj", *_LATER)
+FROM_FOLDERS = ("modern-bert", "t5", "gptj", *_LATER)
 """GGUF architectures of families that are read from folders only."""
 
 

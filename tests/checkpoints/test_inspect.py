@@ -449,7 +449,7 @@ def test_a_model_that_people_ask_for_is_refused_with_the_nearest(
         ("deepseek32", "indexer"),
         ("minicpm3", "Hugging Face directory, from which"),
         ("bloom", "ALiBi"),
-        ("bert", "Hugging Face directory, from which"),
+        ("t5", "Hugging Face directory, from which"),
         ("t5encoder", "if its family is"),
     ],
 )

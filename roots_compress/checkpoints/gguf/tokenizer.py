@@ -1,38 +1,45 @@
 """The tokenizer of a GGUF file, built from its metadata by llama.cpp's rules.
 
 Every token keeps its number and spelling, and nothing is added: ids are those of llama.cpp with its special
-tokens parsed, as in a prompt. Three kinds of vocabulary can be read: `gpt2`, byte-level merges within words
+tokens parsed, as in a prompt. Four kinds of vocabulary can be read: `gpt2`, byte-level merges within words
 (`splits.py`); `llama`, SentencePiece's merges by score over the whole text, with bytes for what is no token;
-and `gemma4`, merges of characters within lines, with such bytes.
+`gemma4`, merges of characters within lines, with such bytes; and `bert`, the longest pieces of words
+(`wordpiece.py`).
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import chain
-from math import isfinite
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.gguf.generation import ENDS, INFILL
 from roots_compress.checkpoints.gguf.splits import RULES, Rules
+from roots_compress.checkpoints.gguf.vocabulary import (
+    BYTE,
+    CONTROL,
+    KEY,
+    MERGES,
+    SCORES,
+    SPACE,
+    TOKENS,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    Vocabulary,
+    add_tokens,
+    first_of,
+    read_vocabulary,
+    within,
+)
+from roots_compress.checkpoints.gguf.wordpiece import word_tokenizer
 from roots_compress.data.special_tokens import open_with_nothing
-from roots_compress.errors import InputError, did_you_mean
-from roots_compress.io.gguf_header import read_gguf_header
+from roots_compress.errors import did_you_mean
 
-KEY = "tokenizer.ggml."
-TOKENS, TYPES, SCORES, MERGES = (KEY + name for name in ("tokens", "token_type", "scores", "merges"))
-USE_DIRECTORY = "Use the model's Hugging Face directory, whose tokenizer is read by its own files."
-COPY_AGAIN = "Copy the file again."
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-SPACE = "\u2581"
-"""What SentencePiece writes for a space."""
 SPECIAL = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
@@ -42,52 +49,6 @@ SPECIAL = {
 """transformers' name of a special token, and the key of its id."""
 SENTENCEPIECE_DEFAULTS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 """What llama.cpp takes where a file of the kind `llama` does not say."""
-ALWAYS_CONTROL = ENDS.union(
-    chain.from_iterable(INFILL.values()),
-    """
-    <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>
-    <|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>
-    <|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>
-    """.split(),  # noqa: SIM905
-)
-"""Spellings that llama.cpp takes for control tokens whatever type the file gives them."""
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    """The vocabulary of a file, checked."""
-
-    path: Path
-    metadata: Mapping[str, object]
-    tokens: list[str]
-    types: list[int]
-    scores: list[float] | None
-    merges: list[str] | None
-
-    def refuse(self, message: str, remedy: str = USE_DIRECTORY) -> NoReturn:
-        raise InputError(message, where=self.path, remedy=remedy)
-
-    def text(self, key: str) -> str | None:
-        value = self.metadata.get(KEY + key)
-        return value if isinstance(value, str) else None
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.metadata.get(KEY + key)
-        return value if isinstance(value, bool) else default
-
-    def token_id(self, key: str) -> int | None:
-        """Return a special token's id; None where the file names none of the vocabulary's."""
-        value = self.metadata.get(KEY + key)
-        known = type(value) is int and 0 <= value < len(self.tokens)
-        return value if known and isinstance(value, int) else None
-
-    def is_ordinary(self, index: int | None) -> bool:
-        """Whether a token is a piece of text like any other."""
-        return index is not None and self.types[index] == NORMAL and self.tokens[index] not in ALWAYS_CONTROL
-
-    @property
-    def ids(self) -> dict[str, int]:
-        return {token: index for index, token in enumerate(self.tokens)}
 
 
 def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -96,8 +57,10 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     Raises:
         InputError: the file has none, or one whose rules are not known here; the message names the key.
     """
-    vocabulary = _read(path)
+    vocabulary = read_vocabulary(path)
     kind = vocabulary.text("model")
+    if kind == "bert":
+        return word_tokenizer(vocabulary)
     if kind == "gpt2":
         rules = _rules(vocabulary)
         backend, opens = _byte_level(vocabulary, rules), rules.add_bos
@@ -110,19 +73,19 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     elif kind == "llama":
         backend, opens = _sentencepiece(vocabulary), True
         special = {
-            name: _or(vocabulary.token_id(key), _within(SENTENCEPIECE_DEFAULTS.get(name), vocabulary))
+            name: first_of(vocabulary.token_id(key), within(SENTENCEPIECE_DEFAULTS.get(name), vocabulary))
             for name, key in SPECIAL.items()
         }
     else:
         vocabulary.refuse(
-            f"{KEY}model is {kind!r}; tokenizers of the kinds 'gpt2', 'llama' and 'gemma4' can be read"
+            f"{KEY}model is {kind!r}; the kinds 'gpt2', 'llama', 'gemma4' and 'bert' can be read"
             if kind is not None
             else f"has no {KEY}model, so it holds no tokenizer"
         )
     for name in ("pad_token", "unk_token"):
         if special.get(name) is not None and vocabulary.is_ordinary(special[name]):
             special[name] = None  # Named or not, a text may spell it: it is read and written as text.
-    _add_tokens(backend, vocabulary, {index for index in special.values() if index is not None})
+    add_tokens(backend, vocabulary, {index for index in special.values() if index is not None})
     _frame(backend, vocabulary, special, opens)
     names = {name: vocabulary.tokens[index] for name, index in special.items() if index is not None}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
@@ -132,33 +95,7 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _read(path: Path) -> _Vocabulary:
-    header = read_gguf_header(path, arrays=(TOKENS, TYPES, SCORES, MERGES))
-    arrays = header.arrays
-    if not all(isinstance(token, str) for key in (TOKENS, MERGES) for token in arrays.get(key, ())):
-        raise InputError(f"{TOKENS} or {MERGES} holds no text", where=path, remedy=USE_DIRECTORY)
-    if not all(type(kind) is int for kind in arrays.get(TYPES, ())):
-        raise InputError(f"{TYPES} holds what is no whole number", where=path, remedy=COPY_AGAIN)
-    if not all(isinstance(score, int | float) and isfinite(score) for score in arrays.get(SCORES, ())):
-        raise InputError(f"{SCORES} holds what is no finite number", where=path, remedy=COPY_AGAIN)
-    tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(arrays.get(TOKENS, ()))]
-    types = [int(kind) for kind in arrays.get(TYPES, [NORMAL] * len(tokens))]
-    scores = [float(score) for score in arrays[SCORES]] if SCORES in arrays else None
-    merges = [str(merge) for merge in arrays[MERGES]] if MERGES in arrays else None
-    vocabulary = _Vocabulary(path, header.metadata, tokens, types, scores, merges)
-    if not tokens:
-        vocabulary.refuse(f"has no {TOKENS}, so it holds no tokenizer")
-    for key, values in ((TYPES, types), (SCORES, scores)):
-        if values is not None and len(values) < len(tokens):
-            vocabulary.refuse(f"{key} has {len(values)} entries for {len(tokens)} tokens", COPY_AGAIN)
-    if len(vocabulary.ids) < len(tokens):
-        index = next(index for index, token in enumerate(tokens) if vocabulary.ids[token] != index)
-        again = vocabulary.ids[tokens[index]]
-        vocabulary.refuse(f"{TOKENS} spells tokens {index} and {again} alike, {tokens[index]!r}")
-    return vocabulary
-
-
-def _rules(vocabulary: _Vocabulary) -> Rules:
+def _rules(vocabulary: Vocabulary) -> Rules:
     name = vocabulary.text("pre") or "default"
     if name not in RULES:
         vocabulary.refuse(
@@ -168,7 +105,7 @@ def _rules(vocabulary: _Vocabulary) -> Rules:
     return RULES[name]
 
 
-def _byte_level(vocabulary: _Vocabulary, rules: Rules) -> Tokenizer:
+def _byte_level(vocabulary: Vocabulary, rules: Rules) -> Tokenizer:
     model = BPE(vocab=vocabulary.ids, merges=_merges(vocabulary), ignore_merges=rules.ignore_merges)
     backend = Tokenizer(model)
     splits = [pre_tokenizers.Split(Regex(split), "isolated") for split in rules.splits]
@@ -178,7 +115,7 @@ def _byte_level(vocabulary: _Vocabulary, rules: Rules) -> Tokenizer:
     return backend
 
 
-def _merged(vocabulary: _Vocabulary) -> Tokenizer:
+def _merged(vocabulary: Vocabulary) -> Tokenizer:
     """Return a tokenizer that merges characters within lines, with bytes for what is no token."""
     model = BPE(vocab=vocabulary.ids, merges=_merges(vocabulary), byte_fallback=True)
     backend = Tokenizer(model)
@@ -188,7 +125,7 @@ def _merged(vocabulary: _Vocabulary) -> Tokenizer:
     return backend
 
 
-def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
+def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Return the merges of a file, in their order."""
     ids = vocabulary.ids
     if vocabulary.merges is None:
@@ -203,8 +140,8 @@ def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     return pairs
 
 
-def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
-    unknown = _or(vocabulary.token_id("unknown_token_id"), _within(0, vocabulary))
+def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
+    unknown = first_of(vocabulary.token_id("unknown_token_id"), within(0, vocabulary))
     backend = Tokenizer(
         BPE(
             vocab=vocabulary.ids,
@@ -225,7 +162,7 @@ def _decoder(*last: decoders.Decoder) -> decoders.Decoder:
     return decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
 
 
-def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
+def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Return the merges by which the best token comes first, wherever in the text it can be made.
 
     Of tokens with equal scores SentencePiece takes the leftmost, which merges cannot express. The longer
@@ -249,21 +186,8 @@ def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     return [(left, right) for *_, left, right in sorted(pairs)]
 
 
-def _add_tokens(backend: Tokenizer, vocabulary: _Vocabulary, named: set[int]) -> None:
-    """Make each token that is no part of ordinary text one that is found by its spelling."""
-    name = vocabulary.metadata.get("general.name")
-    strips = isinstance(name, str) and any(family in name.lower() for family in ("phi-3", "phi3"))
-    added = []
-    for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=False)):
-        special = kind in (CONTROL, UNKNOWN) or index in named or token in ALWAYS_CONTROL
-        if special or kind == USER_DEFINED:
-            rstrip = strips and token not in ("<unk>", "<s>", "<|endoftext|>")
-            added.append(AddedToken(token, special=special, normalized=False, rstrip=rstrip))
-    backend.add_tokens(added)
-
-
 def _frame(
-    backend: Tokenizer, vocabulary: _Vocabulary, special: Mapping[str, int | None], opens: bool
+    backend: Tokenizer, vocabulary: Vocabulary, special: Mapping[str, int | None], opens: bool
 ) -> None:
     """Make the tokenizer put BOS and EOS around a text where the file says so, or its kind does."""
     single, tokens = ["$A"], []
@@ -284,11 +208,3 @@ def _frame(
             single=single, pair=pair, special_tokens=tokens
         )
     open_with_nothing(backend)
-
-
-def _or(first: int | None, second: int | None) -> int | None:
-    return second if first is None else first
-
-
-def _within(index: int | None, vocabulary: _Vocabulary) -> int | None:
-    return index if index is not None and index < len(vocabulary.tokens) else None

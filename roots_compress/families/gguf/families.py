@@ -12,6 +12,7 @@ from functools import partial
 from roots_compress.families.gguf import experts as of_experts
 from roots_compress.families.gguf import recurrent, routed
 from roots_compress.families.gguf import settings as of
+from roots_compress.families.gguf.bert import BertLayout, BertReader
 from roots_compress.families.gguf.configured import MLP, OUTPUT, QKV, Configured, learned, longrope, rotary
 from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, EXPERTS, NORMALISED, SHARED_CHANNELS
 from roots_compress.families.gguf.family import GgufFamily
@@ -294,6 +295,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             ),
             Layout(FUSED_QKV),
         ),
+        GgufFamily("bert", BertReader(), BertLayout()),
     )
 }
 """By `general.architecture`. Mistral's models are among those of `llama`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from roots_compress.families.base import Rule
+from roots_compress.families.gguf.bert import BertLayout, BertReader
 from roots_compress.families.gguf.configured import Configured
 from roots_compress.families.gguf.names import Layout
 from roots_compress.models.spec import ModelSpec
@@ -23,8 +24,8 @@ class GgufFamily:
     """
 
     architecture: str
-    reader: Configured
-    layout: Layout = field(default_factory=Layout)
+    reader: Configured | BertReader
+    layout: Layout | BertLayout = field(default_factory=Layout)
     unread: tuple[str, ...] = ()
 
     @property

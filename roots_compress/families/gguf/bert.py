@@ -1,0 +1,96 @@
+"""Encoders like BERT as GGUF files: RoBERTa's and DistilBERT's are of this architecture too.
+
+Texts are embedded by them, and their files hold no head. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from roots_compress.families.base import Computed, Rule
+from roots_compress.families.encoder import encoder_spec, linear_rules
+from roots_compress.families.gguf.metadata import KEYS, Metadata
+from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.ops.heads import EmbeddingHead, Pooling
+from roots_compress.models.spec import ModelSpec, Norm
+
+CAUSAL, POOLING = "attention.causal", "pooling_type"
+POOLINGS: dict[int, Pooling] = {0: "mean", 1: "mean", 2: "first"}
+"""llama.cpp's numbers; a file without one, or with none, is read as a folder without modules is."""
+TABLES = {
+    "token_embd": "embed_tokens",
+    "position_embd": "embed_positions",
+    "token_types": "embed_token_types",
+}
+TOKEN_TYPES = "token_types.weight"
+LAYER = {
+    **{f"attn_{letter}": f"self_attn.{letter}_proj" for letter in "qkv"},
+    "attn_output": "self_attn.o_proj",
+    "attn_output_norm": "self_attn_stream_norm",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "layer_output_norm": "mlp_stream_norm",
+}
+"""Our names of a layer's modules, by GGUF's."""
+
+
+class BertReader:
+    """Makes the specification of an encoder that gives vectors of length 1, as llama.cpp does."""
+
+    factors: ClassVar[tuple[str, ...]] = ()
+
+    def read(self, model: GgufModel) -> ModelSpec:
+        """Return the specification that a file's metadata ask for.
+
+        Raises:
+            InputError: a key is absent, unknown, impossible or beyond ROOTS; the message names it.
+        """
+        metadata = Metadata(model, KEYS | {CAUSAL, POOLING})
+        width, heads = metadata.number("embedding_length"), metadata.one("attention.head_count")
+        usual = [heads] * metadata.layers
+        if (groups := metadata.one("attention.head_count_kv", usual)) != heads:
+            metadata.refuse("attention.head_count_kv", f"is {groups}, and encoders have {heads}, one a head")
+        if (size := metadata.head_size(width, heads)) * heads != width:
+            metadata.refuse("attention.key_length", f"is {size}, and {heads} heads share {width} channels")
+        if metadata.get(CAUSAL) is not False:
+            metadata.refuse(CAUSAL, "must be false: encoders read what comes later too")
+        pooling = metadata.get(POOLING) or 0
+        if pooling not in POOLINGS:
+            metadata.refuse(POOLING, f"is {pooling!r:.100}; 1 (the mean) and 2 (the first token) can be read")
+        typed = TOKEN_TYPES in model.tensors
+        return encoder_spec(
+            vocabulary=metadata.rows("token_embd.weight", "vocab_size"),
+            width=width,
+            layers=metadata.layers,
+            heads=heads,
+            channels=metadata.one("feed_forward_length"),
+            activation="gelu",
+            norm=Norm(kind="layer_norm", eps=metadata.positive("attention.layer_norm_epsilon")),
+            positions=metadata.rows("position_embd.weight", "context_length"),
+            token_types=metadata.rows(TOKEN_TYPES, "token_type_count") if typed else None,
+            head=EmbeddingHead(pooling=POOLINGS[pooling]),
+            tied=True,
+        )
+
+
+class BertLayout:
+    """How the files hold their tensors."""
+
+    def rules(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield the place of each tensor that a model of this specification has."""
+        for theirs, ours in TABLES.items():
+            if theirs != "token_types" or spec.embeddings.token_types is not None:
+                yield Rule(f"{theirs}.weight", (f"model.{ours}.weight",))
+        yield from linear_rules("token_embd_norm", "model.embed_norm")
+        for index in range(len(spec.layers)):
+            for theirs, ours in LAYER.items():
+                yield from linear_rules(f"blk.{index}.{theirs}", f"model.layers.{index}.{ours}")
+
+    def others(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield nothing: converters join none of them."""
+        return iter(())
+
+    def computed(self, spec: ModelSpec) -> Sequence[Computed]:
+        """Return nothing: each tensor has a place of its own."""
+        return ()
