@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,10 +207,7 @@ def test_equal_scores_are_joined_from_the_left(tmp_path: Path) -> None:
         ("gpt2", {"merges": ["a bcd"]}, "tokenizer.ggml.merges[0]"),
         ("gpt2", {"merges": ["z q"], "add_bos_token": True}, "tokenizer.ggml.bos_token_id"),
         ("llama", {}, "tokenizer.ggml.scores"),
-        *[
-            (model, {}, f"tokenizer.ggml.model is '{model}'")
-            for model in ("bert", "t5", "rwkv", "none", "plamo2")
-        ],
+        *[(model, {}, f"tokenizer.ggml.model is '{model}'") for model in ("rwkv", "none", "plamo2")],
     ],
 )
 def test_what_is_not_known_is_refused_by_its_key(
@@ -319,4 +317,71 @@ def test_a_piece_needs_a_token_for_each_of_its_characters(tmp_path: Path) -> Non
     types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, NORMAL, NORMAL]
     path = write(tmp_path / "m.gguf", "llama", tokens, types, scores=[0.0] * len(tokens))
     with pytest.raises(InputError, match="has 'ab', but no token for its character 'a'"):
+        gguf_tokenizer(path)
+
+
+def charsmap(letter: str, replaced: str) -> list[int]:
+    """Return SentencePiece's table of characters for one letter: a double array, and what it becomes."""
+    units, child = [0] * 256, 1 ^ ord(letter)
+    units[0], units[child], units[child ^ 1] = 1 << 10, ord(letter) | 1 << 8 | 1 << 10, 1 << 31
+    array = struct.pack("<256I", *units)
+    return [*struct.pack("<I", len(array)), *array, *replaced.encode(), 0]
+
+
+def likeliest(path: Path, pieces: dict[str, float], **more: Any) -> Any:
+    """Return the tokenizer of special tokens and pieces with their scores, of T5's kind."""
+    tokens = ["<pad>", "</s>", "<unk>", *pieces]
+    types = [CONTROL, CONTROL, UNKNOWN, *[NORMAL] * len(pieces)]
+    settings = {"add_space_prefix": True, "remove_extra_whitespaces": True, **more}
+    scores = [0.0] * 3 + list(pieces.values())
+    return gguf_tokenizer(write(path, "t5", tokens, types, scores=scores, **settings))
+
+
+LIKELY = {"\u2581": -2.0, "a": -3.0, "b": -3.0, "\u2581ab": -4.0, "ab": -7.0, "ba": -1.0}
+
+
+def test_the_likeliest_pieces_are_taken(tmp_path: Path) -> None:
+    tokenizer = likeliest(tmp_path / "m.gguf", LIKELY)
+    assert tokenizer("  ab   aba ")["input_ids"] == [6, 3, 4, 8, 1]
+    assert tokenizer.decode([6, 3, 4, 8]) == "ab aba"
+    assert tokenizer("a??b")["input_ids"] == [3, 4, 2, 5, 1]
+    assert tokenizer("ab</s>ab", add_special_tokens=False)["input_ids"] == [6, 1, 6]
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 0, 2)
+    plain = likeliest(tmp_path / "n.gguf", LIKELY, add_space_prefix=False, remove_extra_whitespaces=False)
+    assert plain("ab  ab")["input_ids"] == [4, 5, 3, 6, 1]
+    framed = likeliest(tmp_path / "o.gguf", LIKELY, bos_token_id=0, add_bos_token=True, add_eos_token=False)
+    assert framed("ab")["input_ids"] == [0, 6]
+
+
+def test_characters_change_by_the_files_table(tmp_path: Path) -> None:
+    tokenizer = likeliest(tmp_path / "m.gguf", LIKELY, precompiled_charsmap=charsmap("X", "ba"))
+    assert tokenizer("aX")["input_ids"] == [3, 4, 8, 1]
+
+
+SOUND = charsmap("X", "ba")
+DAMAGED: dict[str, list[int]] = {
+    "cut off": SOUND[:600],
+    "of no size": [0, 0, 0, 0, 65, 0],
+    "of half a unit": [3, 0, 0, 0, 1, 2, 3, 65, 0],
+    "short": [8, 0, 0, 0, *SOUND[4:12], 65, 0],
+    "leads out": [*SOUND[:4], 255, 255, 255, 127, *SOUND[8:]],
+    "text beyond the last": charsmap("X", "b")[:-2],
+    "begins within a character": [*SOUND[:-3], 0x80, 0x80, 0],
+}
+
+
+@pytest.mark.parametrize("table", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_table_of_characters_is_refused(tmp_path: Path, table: list[int]) -> None:
+    with pytest.raises(InputError, match=r"tokenizer\.ggml\.precompiled_charsmap is no table"):
+        likeliest(tmp_path / "m.gguf", LIKELY, precompiled_charsmap=table)
+
+
+def test_a_table_of_numbers_that_are_no_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds what is no byte"):
+        likeliest(tmp_path / "m.gguf", LIKELY, precompiled_charsmap=[300, 2, 3])
+
+
+def test_a_vocabulary_without_scores_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", "t5", ["<pad>", "</s>", "<unk>"], [CONTROL, CONTROL, UNKNOWN])
+    with pytest.raises(InputError, match=r"has no tokenizer\.ggml\.scores"):
         gguf_tokenizer(path)

@@ -1,10 +1,10 @@
 """The tokenizer of a GGUF file, built from its metadata by llama.cpp's rules.
 
 Every token keeps its number and spelling, and nothing is added: ids are those of llama.cpp with its special
-tokens parsed, as in a prompt. Four kinds of vocabulary can be read: `gpt2`, byte-level merges within words
+tokens parsed, as in a prompt. Five kinds of vocabulary can be read: `gpt2`, byte-level merges within words
 (`splits.py`); `llama`, SentencePiece's merges by score over the whole text, with bytes for what is no token;
-`gemma4`, merges of characters within lines, with such bytes; and `bert`, the longest pieces of words
-(`wordpiece.py`).
+`gemma4`, merges of characters within lines, with such bytes; `t5`, the likeliest pieces (`unigram.py`); and
+`bert`, the longest pieces of words (`wordpiece.py`).
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the keys.
 """
 
@@ -19,6 +19,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.gguf.splits import RULES, Rules
+from roots_compress.checkpoints.gguf.unigram import unigram
 from roots_compress.checkpoints.gguf.vocabulary import (
     BYTE,
     CONTROL,
@@ -49,6 +50,9 @@ SPECIAL = {
 """transformers' name of a special token, and the key of its id."""
 SENTENCEPIECE_DEFAULTS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 """What llama.cpp takes where a file of the kind `llama` does not say."""
+T5_DEFAULTS = {"eos_token": 1, "unk_token": 2, "pad_token": 0}
+"""What it takes where one of the kind `t5` does not."""
+OF_ENCODERS = {"sep_token": "seperator_token_id", "cls_token": "cls_token_id", "mask_token": "mask_token_id"}
 
 
 def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -70,6 +74,13 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         vocabulary = replace(vocabulary, metadata={**vocabulary.metadata, KEY + "add_bos_token": True})
         backend, opens = _merged(vocabulary), True
         special = {name: vocabulary.token_id(key) for name, key in SPECIAL.items()}
+    elif kind == "t5":
+        vocabulary = replace(vocabulary, metadata={KEY + "add_eos_token": True, **vocabulary.metadata})
+        backend, opens = unigram(vocabulary), False
+        special = {
+            name: first_of(vocabulary.token_id(key), within(T5_DEFAULTS.get(name), vocabulary))
+            for name, key in (SPECIAL | OF_ENCODERS).items()
+        }
     elif kind == "llama":
         backend, opens = _sentencepiece(vocabulary), True
         special = {
@@ -78,7 +89,7 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         }
     else:
         vocabulary.refuse(
-            f"{KEY}model is {kind!r}; the kinds 'gpt2', 'llama', 'gemma4' and 'bert' can be read"
+            f"{KEY}model is {kind!r}; the kinds 'gpt2', 'llama', 'gemma4', 't5' and 'bert' can be read"
             if kind is not None
             else f"has no {KEY}model, so it holds no tokenizer"
         )

@@ -17,6 +17,8 @@ from roots_compress.io.gguf_header import read_gguf_header
 
 KEY = "tokenizer.ggml."
 TOKENS, TYPES, SCORES, MERGES = (KEY + name for name in ("tokens", "token_type", "scores", "merges"))
+CHARACTERS = KEY + "precompiled_charsmap"
+"""What SentencePiece makes of characters before it cuts a text."""
 USE_DIRECTORY = "Use the model's Hugging Face directory, whose tokenizer is read by its own files."
 COPY_AGAIN = "Copy the file again."
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -43,6 +45,7 @@ class Vocabulary:
     types: list[int]
     scores: list[float] | None
     merges: list[str] | None
+    characters: bytes
 
     def refuse(self, message: str, remedy: str = USE_DIRECTORY) -> NoReturn:
         """Raise an InputError."""
@@ -87,7 +90,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    header = read_gguf_header(path, arrays=(TOKENS, TYPES, SCORES, MERGES))
+    header = read_gguf_header(path, arrays=(TOKENS, TYPES, SCORES, MERGES, CHARACTERS))
     arrays = header.arrays
     if not all(isinstance(token, str) for key in (TOKENS, MERGES) for token in arrays.get(key, ())):
         raise InputError(f"{TOKENS} or {MERGES} holds no text", where=path, remedy=USE_DIRECTORY)
@@ -99,7 +102,10 @@ def read_vocabulary(path: Path) -> Vocabulary:
     types = [int(kind) for kind in arrays.get(TYPES, [NORMAL] * len(tokens))]
     scores = [float(score) for score in arrays[SCORES]] if SCORES in arrays else None
     merges = [str(merge) for merge in arrays[MERGES]] if MERGES in arrays else None
-    vocabulary = Vocabulary(path, header.metadata, tokens, types, scores, merges)
+    if not all(type(byte) is int and -128 <= byte < 256 for byte in arrays.get(CHARACTERS, ())):
+        raise InputError(f"{CHARACTERS} holds what is no byte", where=path, remedy=COPY_AGAIN)
+    characters = bytes(int(byte) % 256 for byte in arrays.get(CHARACTERS, ()))
+    vocabulary = Vocabulary(path, header.metadata, tokens, types, scores, merges, characters)
     if not tokens:
         vocabulary.refuse(f"has no {TOKENS}, so it holds no tokenizer")
     for key, values in ((TYPES, types), (SCORES, scores)):
