@@ -34,8 +34,13 @@ NORMAL, CONTROL = 1, 3
 TEXTS = ["The CAT, thé cating!", "[CLS] the[MASK]cat [unused0]", "\u4e2dthe unknown \u00df", "", "x" * 101]
 
 
-def write(path: Path, model: BertModel, vocabulary: list[str] = VOCABULARY, **changes: Any) -> Path:
-    """Write a model; changed keys are the architecture's, or whole where a dot is in them."""
+def write(
+    path: Path, model: BertModel, vocabulary: list[str] = VOCABULARY, *, early: bool = False, **changes: Any
+) -> Path:
+    """Write a model; changed keys are the architecture's, or whole where a dot is in them.
+
+    Early converters put no space before what is in brackets.
+    """
     config = model.config
     keys: dict[str, Any] = {
         "bert.block_count": config.num_hidden_layers,
@@ -59,7 +64,11 @@ def write(path: Path, model: BertModel, vocabulary: list[str] = VOCABULARY, **ch
     writer.add_tokenizer_model("bert")
     writer.add_token_list(
         [
-            token if kind == CONTROL else token[2:] if token.startswith("##") else "\u2581" + token
+            token
+            if kind == CONTROL or (early and token[0] == "[")
+            else token[2:]
+            if token.startswith("##")
+            else "\u2581" + token
             for token, kind in zip(vocabulary, types, strict=True)
         ]
     )
@@ -102,10 +111,12 @@ def test_vectors_are_those_of_the_source(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_texts_are_read_as_berts_tokenizer_reads_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_texts_are_read_as_berts_tokenizer_reads_them(early: bool, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     theirs = BertTokenizerFast(str(tmp_path / "vocab.txt"))
-    ours = gguf_tokenizer(write(tmp_path / "m.gguf", source()))
+    ours = gguf_tokenizer(write(tmp_path / "m.gguf", source(), early=early))
+    assert ours.get_vocab() == theirs.get_vocab()
     for text in TEXTS:
         assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
     assert dict(ours("the", "cat")) == dict(theirs("the", "cat"))
