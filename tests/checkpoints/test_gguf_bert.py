@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from transformers import BertModel, BertTokenizerFast
+from transformers import BertModel, BertTokenizerFast  # type: ignore[attr-defined]
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
@@ -90,7 +90,8 @@ def source(**changes: Any) -> BertModel:
     model = BertModel(bert_config(vocab_size=len(VOCABULARY), **changes))
     for parameter in model.parameters():
         parameter.data.normal_(0.0, 0.3)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @pytest.mark.parametrize(
