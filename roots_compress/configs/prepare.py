@@ -17,7 +17,7 @@ from roots_compress.configs.base import (
     faults_at,
 )
 from roots_compress.configs.options import Option
-from roots_compress.errors import Location
+from roots_compress.errors import Location, printable
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -194,4 +194,4 @@ class PrepareConfig(Settings):
 
 def name_of(source: SourceConfig) -> str:
     """Return what a source is called."""
-    return source.name or Path(source.path).name
+    return source.name or printable(Path(source.path).name)

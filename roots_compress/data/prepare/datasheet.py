@@ -8,6 +8,7 @@ from typing import Any
 
 from roots_compress.configs.prepare import PrepareConfig, SourceConfig, name_of
 from roots_compress.data.sources.prepared import FORMAT
+from roots_compress.errors import printable
 from roots_compress.io.disk import amount
 from roots_compress.results import Json
 from roots_compress.run.keys import hash_json
@@ -22,7 +23,9 @@ def settings_json(config: PrepareConfig) -> dict[str, Json]:
     for source, given in zip(settings["sources"], config.sources, strict=True):
         del source["path"]
         source["name"] = name_of(given)
-    settings["decontamination"]["held_out"] = [path.name for path in config.decontamination.held_out]
+    settings["decontamination"]["held_out"] = [
+        printable(path.name) for path in config.decontamination.held_out
+    ]
     return settings
 
 

@@ -11,7 +11,7 @@ from roots_compress.data.prepare.reading import SourceFiles
 from roots_compress.data.sources.folders import list_folder
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import stream_documents
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, printable
 from roots_compress.events import Events
 from roots_compress.io.disk import FileHashes
 from roots_compress.io.json_files import regular_file
@@ -65,7 +65,7 @@ def _files_of(path: Path, text_column: str) -> Iterator[tuple[str, Path, int]]:
         raise InputError("the folder has no data files", where=path, remedy="Name a folder that has some.")
     for file in found:
         size = regular_file(file)
-        yield (str(file.relative_to(path)) if path.is_dir() else file.name), file, size
+        yield printable(str(file.relative_to(path)) if path.is_dir() else file.name), file, size
 
 
 def texts_of(source: SourceFiles, text_column: str) -> Iterator[str]:

@@ -15,6 +15,8 @@ from roots_compress.errors import InputError, recipe_key
 BULLETS = ("-", "*", "\N{BULLET}", "\N{TRIANGULAR BULLET}", "\N{HYPHEN BULLET}", "\N{MIDDLE DOT}")
 ELLIPSES = ("...", "\N{HORIZONTAL ELLIPSIS}")
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+MOST_TIES = 16
+"""Runs of words that are the most frequent together, of which the share of characters is computed."""
 MOST_CHARACTERS = 4000
 """Of a text whose language is asked."""
 
@@ -98,25 +100,30 @@ def _repeated_runs(
     word_hashes: Hashes, widths: NDArray[np.int64], bounds: RepetitionConfig
 ) -> Iterator[tuple[str, float, float]]:
     """Yield key, share of characters and bound: of the most frequent runs, and of runs that came before."""
-    total = max(int(widths.sum()), 1)
-    edges = np.concatenate(([0], np.cumsum(widths)))
     for length, found in growing_runs(word_hashes, 10):
         if length == 1:
             continue
-        _, first, counts = np.unique(found, return_index=True, return_counts=True)
+        values, first, counts = np.unique(found, return_index=True, return_counts=True)
         if len(first) == len(found):  # No run of this length is repeated, so no longer one is.
             return
         if length <= 4:
-            spans = (edges[first + length] - edges[first])[counts > 1] * counts[counts > 1]
-            yield "max_top_ngrams", int(spans.max()) / total, bounds.max_top_ngrams[length - 2]
+            most = values[counts == counts.max()][:MOST_TIES]
+            share = max(_share(found == run, length, widths) for run in most)
+            yield "max_top_ngrams", share, bounds.max_top_ngrams[length - 2]
         else:
             later = np.ones(len(found), np.bool_)
             later[first] = False
-            change = np.zeros(len(widths) + 1, np.int64)
-            np.add.at(change, np.flatnonzero(later), 1)
-            np.add.at(change, np.flatnonzero(later) + length, -1)
-            covered = np.cumsum(change[:-1]) > 0
-            yield "max_ngrams", int(widths[covered].sum()) / total, bounds.max_ngrams[length - 5]
+            yield "max_ngrams", _share(later, length, widths), bounds.max_ngrams[length - 5]
+
+
+def _share(begins: NDArray[np.bool_], length: int, widths: NDArray[np.int64]) -> float:
+    """Return the share of characters in runs of `length` words, of which some begin at each marked word."""
+    change = np.zeros(len(widths) + 1, np.int64)
+    places = np.flatnonzero(begins)
+    change[places] += 1
+    change[places + length] -= 1
+    covered = np.cumsum(change[:-1]) > 0
+    return int(widths[covered].sum()) / max(int(widths.sum()), 1)
 
 
 class Languages:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,19 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def plain_words(text: str) -> list[str]:
-    """Return the words of a text in small letters and without punctuation, as duplicates are looked for."""
-    return PUNCTUATION.sub("", text.lower()).split()
+    """Return the words of a text in small letters and without punctuation, as duplicates are looked for.
+
+    Texts of the same characters have the same words, whatever their normalisation form.
+    """
+    return PUNCTUATION.sub(_marks, unicodedata.normalize("NFC", text.lower())).split()
+
+
+def _marks(found: re.Match[str]) -> str:
+    """Return what of some punctuation is a part of the word before it: vowel signs of Hindi and the like."""
+    signs, begin = found[0], found.start()
+    if signs.isascii() or begin == 0 or found.string[begin - 1].isspace():
+        return ""
+    return "".join(takewhile(lambda sign: unicodedata.category(sign)[0] == "M", signs))
 
 
 class WordHashes(dict[str, int]):

@@ -11,7 +11,7 @@ import pytest
 from roots_compress.data.prepare import duplicates
 from roots_compress.data.prepare.duplicates import Marks, mark_alike
 from roots_compress.data.prepare.minhash import MinHash, best_bands
-from roots_compress.data.prepare.words import WordHashes, runs
+from roots_compress.data.prepare.words import WordHashes, plain_words, runs
 
 
 @pytest.mark.parametrize("most_keys", [1 << 18, 16])
@@ -76,3 +76,9 @@ def test_bands_part_what_is_alike_from_what_is_not() -> None:
         assert bands * rows <= 128
         assert 1 - (1 - min(threshold + 0.1, 0.99) ** rows) ** bands > 0.85
         assert 1 - (1 - (threshold - 0.3) ** rows) ** bands < 0.3
+
+
+def test_words_keep_the_signs_that_follow_their_letters() -> None:
+    ki, ke, heart = "\u0915\u0940", "\u0915\u0947", "\u2764\ufe0f"
+    assert plain_words(f"{ki}\u0964 {ke}, {heart} Cafe\u0301!") == [ki, ke, "caf\u00e9"]
+    assert plain_words("Don't \u201cstop\u201d (now)...") == ["dont", "stop", "now"]

@@ -53,5 +53,15 @@ def test_a_repeated_run_counts_with_all_of_its_words() -> None:
     assert found == Removal("repetition.max_ngrams", 0.5)
 
 
+def test_characters_of_runs_that_overlap_count_once() -> None:
+    no_bounds = {"max_top_ngrams": (1, 1, 1), "max_ngrams": (1,) * 6, "max_lines": 1, "max_paragraphs": 1}
+    lengths = {"min_word_characters": 0}
+    assert isinstance(examiner(repetition=no_bounds, length=lengths).fault("ha " * 100), np.ndarray)
+    bounds = no_bounds | {"max_top_ngrams": (0.5, 1, 1)}
+    text = "ha " * 60 + " ".join(f"{first}{second}" for first in "bcdefghij" for second in "aeiou")
+    found = examiner(repetition=bounds, length=lengths).fault(text)
+    assert found == Removal("repetition.max_top_ngrams", 120 / 210)
+
+
 def test_prose_is_kept() -> None:
     assert isinstance(examiner().fault("\n\n".join(PARTS)), np.ndarray)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
@@ -247,6 +249,34 @@ def test_what_holds_held_out_text_is_removed(tmp_path: Path) -> None:
     )
     assert [each["place"] for each in removals(tmp_path / "out")] == ["a.jsonl:2"]
     assert sheet["removed"] == {"decontamination.held_out": 1}
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_held_out_text_is_found_in_any_normalisation_form(
+    tmp_path: Path, forms: tuple[Literal["NFC", "NFD"], Literal["NFC", "NFD"]], normalise: bool
+) -> None:
+    words = [f"{word}é" for word in prose(1000).split()[:20]]
+    held, read = (unicodedata.normalize(form, " ".join(words)) for form in forms)
+    source = jsonl(tmp_path / "a.jsonl", [prose(0), prose(1) + " " + read])
+    (tmp_path / "held.txt").write_text(held, encoding="utf-8")
+    settings = {"held_out": [tmp_path / "held.txt"]}
+    sheet = made(tmp_path / "out", sources=[{"path": source}], decontamination=settings, normalise=normalise)
+    assert sheet["removed"] == {"decontamination.held_out": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_files_whose_names_are_no_text_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"of \xff")
+    folder.mkdir()
+    jsonl(folder / os.fsdecode(b"\xff.jsonl"), [prose(0), "short"])
+    held = jsonl(tmp_path / os.fsdecode(b"held \xff.jsonl"), [prose(1)])
+    sheet = made(tmp_path / "out", sources=[{"path": str(folder)}], decontamination={"held_out": [str(held)]})
+    assert (sheet["documents"], [each["place"] for each in removals(tmp_path / "out")]) == (
+        1,
+        ["\ufffd.jsonl:2"],
+    )
+    assert [source for _, source in rows(tmp_path / "out")] == ["of \ufffd"]
 
 
 def test_nothing_left_is_said_with_what_removed_it(tmp_path: Path) -> None:
