@@ -30,7 +30,7 @@ class TrainingConfig(Settings):
     )
     # How the work is done, and not what comes of it: a training goes on with others.
     unkeyed: ClassVar[frozenset[str]] = frozenset(
-        {"processes", "strategy", "tensor_parallel_teacher", "activation_checkpointing"}
+        {"processes", "strategy", "tensor_parallel_teacher", "activation_checkpointing", "checkpoint_every"}
     )
     steps: PositiveInt = 300
     """Optimizer steps."""

@@ -40,7 +40,7 @@ class Step:
         """The settings that the result depends on, as a stage key holds them.
 
         They are neither the label, nor the stage's gates, nor the folder in which a teacher's cache is kept,
-        nor how the work is divided among processes.
+        nor how the work is divided and saved, nor where a checkpoint is that is known by its hash.
         """
         if self.config is None:
             named: dict[str, Json] = {"labels": [*self.labels], "languages": [*self.languages]}
@@ -57,6 +57,8 @@ class Step:
                 group = group[str(key)]
             for name in training.unkeyed:
                 del group[name]
+        for name in stage_of(self.config).inputs(self.config):
+            del settings[name]
         return settings
 
 
@@ -93,7 +95,8 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
 def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
     """Return the key of one row that follows the row that was asked for as `parent`; None for the first."""
     recipe = setting.recipe
-    evaluation = recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS)
+    # As many threads as they come to are an ingredient of their own, whether they were asked for or not.
+    evaluation = recipe.evaluation.model_dump(mode="json", exclude={*TIMING_SETTINGS, "threads"})
     if not setting.task.heads:  # No model is made for such a task alone: what it reads decides.
         evaluation["task"] = setting.task.name
     return stage_key(

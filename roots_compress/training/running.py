@@ -51,9 +51,8 @@ class Lesson:
 
     def facts(self) -> dict[str, Json]:
         """Return what a training's result depends on besides weights and text."""
-        leave_out = {"checkpoint_every", *TrainingConfig.unkeyed}
         return {
-            "config": self.config.model_dump(mode="json", exclude=leave_out),
+            "config": self.config.model_dump(mode="json", exclude={*TrainingConfig.unkeyed}),
             "seed": self.seed,
             "device": self.device,
             "precision": self.precision,
