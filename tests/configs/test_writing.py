@@ -14,7 +14,11 @@ RICH = """\
 name: rich
 model: m
 seed: 12
-data: {train: ["a b.txt", "on", "1e3"]}
+data:
+  train: ["a b.txt", "on", "1e3"]
+  text_column: "1e3"
+  label_column: "-1.E5"
+  fields: {source: "0o17", target: "0x1F", words: "08", tags: "-.5", first: "~", second: "1_0", score: "1:20"}
 evaluation: {contexts: [16, 32], threads: 2}
 stages:
   - kind: distill

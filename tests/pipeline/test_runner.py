@@ -31,11 +31,13 @@ from roots_compress.io import disk
 from roots_compress.io.disk import file_sha256
 from roots_compress.pipeline import preflight, stage_runner
 from roots_compress.pipeline.preflight import Setting, prepare
-from roots_compress.pipeline.runner import plan_recipe, run_recipe
+from roots_compress.pipeline.runner import describe, plan_recipe, run_recipe
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.results import RunMetrics
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.runtime.onnx.graph_folder import find_graph
+from roots_compress.system.threads import default_threads
 from tests.chains import CALIBRATION, DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 from tests.faults.commands import Commands
 
@@ -157,6 +159,26 @@ def test_a_key_holds_what_a_cache_keeps_and_not_where(text_file: Path, tmp_path:
 
     assert keys(None, 8) == keys("here", 8) == keys("there", 8)
     assert [a == b for a, b in zip(keys(None, 8), keys(None, 9), strict=True)] == [True, False, False]
+
+
+def test_a_key_leaves_out_what_changes_no_result(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _ = chain
+    students = [tmp_path / place for place in ("one", "two")]
+    for student in students:
+        shutil.copytree(original / "01-distill" / "checkpoint", student)
+
+    def keys(student: Path, threads: int | None, every: int) -> list[str]:
+        training = {**TRAINING, "checkpoint_every": every}
+        stages = {**TRAIN, "training": training}, {**DISTILL, "student": str(student), "training": training}
+        asked = recipe(text_file, *stages, evaluation={**EVALUATION, "threads": threads})
+        return [key.sha256 for _, key in keys_of(prepare(asked, tmp_path / "run"))]
+
+    assert keys(students[0], None, 2) == keys(students[1], default_threads(), 5)
+    config = students[1] / "generation_config.json"
+    config.write_text(config.read_text() + "\n")
+    assert [a == b for a, b in zip(*(keys(each, None, 2) for each in students), strict=True)] == [True, False]
 
 
 REMOVED = ("02-prune", "03-quantize")
@@ -343,6 +365,23 @@ def test_a_verb_cannot_change_how_the_run_is_measured(
         InputError, match=r"evaluation\.windows: .* was started with 4; this command asks for 5"
     ):
         grow(folder, DISTILL, source=None, fresh=False, settings={"evaluation": {"windows": 5}})
+
+
+def test_a_verb_may_say_again_what_a_group_of_settings_holds(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
+
+    def grown(source: str) -> Recipe:
+        settings = {"data": {"train": [text_file], "fields": {"source": source}}}
+        return grow(folder, PRUNE, source=teacher, fresh=False, settings=settings)
+
+    first = grown("article")
+    with RunFolder.open(folder) as run:
+        describe(run, first, None)
+    assert grown("article") == first
+    with pytest.raises(InputError, match=r"data\.fields: .* started with .*article"):
+        grown("document")
 
 
 def test_a_model_that_is_missing_writes_nothing(text_file: Path, tmp_path: Path) -> None:

@@ -167,13 +167,20 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
         pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
         for inner, wanted in pairs:
             held = current if inner is None else current[inner]
-            if json.loads(json.dumps(wanted, default=str)) != held:
+            if not _says(held, json.loads(json.dumps(wanted, default=str))):
                 raise InputError(
                     f"the run in {folder} was started with {json.dumps(held)}; this command asks for "
                     f"{json.dumps(wanted, default=str)}",
                     where=recipe_key(*(key,) if inner is None else (key, inner)),
                     remedy="Leave the option out, or start another run with --run.",
                 )
+
+
+def _says(held: Any, wanted: Any) -> bool:
+    """Whether a setting is what is wanted; of a group, what is wanted of it."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        return all(key in held and _says(held[key], value) for key, value in wanted.items())
+    return bool(held == wanted)
 
 
 def _refuse_after_quantized(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:

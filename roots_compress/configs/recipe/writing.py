@@ -15,13 +15,20 @@ import yaml
 from roots_compress.configs.base import Settings
 from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.yaml import NUMBERS
 from roots_compress.errors import Location, printable
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """What Python holds a byte of a path by that is not UTF-8; a file of UTF-8 cannot hold it as it is."""
 
 
-_FORM: Any = {"allow_unicode": True, "width": 1 << 20}
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer, which puts text in quotes that `recipe/yaml.py` would read as a number."""
+
+
+for _form in NUMBERS:
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _form, list("-+.0123456789"))
+_FORM: Any = {"allow_unicode": True, "width": 1 << 20, "Dumper": _Dumper}
 
 
 def recipe_json(recipe: Recipe) -> str:
@@ -57,7 +64,7 @@ def _block(value: Any, place: Location, notes: Mapping[Location, str], indent: s
             text += f"{indent}{key}:\n{_block(inner, at, notes, indent + '  ')}"
         else:
             flow = isinstance(inner, list)  # in one line
-            dumped = yaml.safe_dump(inner if flow else {key: inner}, default_flow_style=flow, **_FORM)
+            dumped = yaml.dump(inner if flow else {key: inner}, default_flow_style=flow, **_FORM)
             text += indent_lines(f"{key}: {dumped}" if flow else dumped, indent)
     return text
 
