@@ -66,7 +66,8 @@ def adjusted(
     adjusted_V, ids = logits_V.copy(), np.asarray(tokens, dtype=np.int64)
     length, ends = len(tokens), list(stop_tokens)
     if settings.sequence_bias is not None:
-        _bias(adjusted_V, ids, settings.sequence_bias)
+        # Of a sequence that is named twice the last bias holds.
+        _bias(adjusted_V, ids, {tuple(each): bias for each, bias in settings.sequence_bias}.items())
     if settings.repetition_penalty is not None:
         _penalize(adjusted_V, ids, settings.repetition_penalty)
     if settings.no_repeat_ngram_size:

@@ -93,6 +93,7 @@ def test_tokens_that_are_ruled_out_or_biased_equal_transformers(prompt: list[int
         {"begin_suppress_tokens": [free[0]]},
         {"begin_suppress_tokens": [free[0]], "forced_bos_token_id": 17},
         {"sequence_bias": [[[free[0]], -3.5], [[free[1], 40], 60.0], [free[2:5], -9.0]]},
+        {"sequence_bias": [[[free[0]], 60.0], [[free[0]], -30.0]]},
     ):
         expected = theirs(prompt, settings, [])
         assert ours(prompt, LogitSettings.read(settings, Path("any")), []) == expected, settings
