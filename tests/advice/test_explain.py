@@ -20,3 +20,30 @@ def test_a_candidate_took_what_all_its_stages_took() -> None:
     bounds = Bounds(max_bytes=2_000_000)
     told = " ".join(explain(task_named("causal_lm"), bounds, (chain,), search, left_out={}))
     assert "half > int8: 1.0 MB (8.00x smaller), 1.00x as fast, perplexity +10.0%, in 30 s" in told
+
+
+def test_each_bound_that_is_missed_is_told_with_how_far() -> None:
+    tried = (
+        candidate("int8", keeps_budgets=False, bytes=3_000_000, ratio=1.2),
+        candidate(role="baseline", keeps_budgets=False, bytes=8_000_000, ratio=1.0),
+    )
+    search = SearchResult(
+        candidates=tried, best=("int8",), failed={"int4": "no weight fits."}, untried=1, max_minutes=8.0
+    )
+    bounds = Bounds(max_bytes=2_000_000, min_speedup=1.5, max_loss=0.05)
+    listed = (("int8",), ("int4",), ("half", "int8"))
+    left_out: dict[tuple[str, ...], str] = {("half",): "nothing to cut"}
+    told = list(explain(task_named("causal_lm"), bounds, listed, search, left_out=left_out))
+    missed = (
+        "3.0 MB, 1.50 times the 2.0 MB allowed; 1.00 times as fast, 1.5 times asked for; "
+        "perplexity +20.0%, +5.0% allowed"
+    )
+    row = "3.0 MB (2.67x smaller), 1.00x as fast, perplexity +20.0%"
+    assert told == [
+        "Asked for: at most 2.0 MB; at least 1.5 times as fast (decode); perplexity at most 5% worse.",
+        "Left out: half (nothing to cut).",
+        f"int8: {row}: misses: {missed}.",
+        "int4 could not be made: no weight fits.",
+        f"No candidate keeps all bounds. Nearest: int8, with {row}. It misses: {missed}.",
+        "Not tried, because they are predicted to miss by far or the time was over: half > int8.",
+    ]
