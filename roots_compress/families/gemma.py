@@ -15,7 +15,7 @@ from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.spec import ModelSpec
 
-# transformers reads Gemma's "gelu" as its tanh form, which the weights were trained with.
+# transformers reads the first Gemma's "gelu" as its tanh form, which the weights were trained with.
 GEMMA_ACTIVATIONS: dict[str, Activation] = {**ACTIVATIONS, "gelu": "gelu_tanh"}
 
 

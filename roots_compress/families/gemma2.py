@@ -9,7 +9,6 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import BOTH, read_decoder
 from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.heads import LmHead
@@ -29,7 +28,6 @@ GEMMA4: dict[str, Any] = {
     "head_dim": 256,
     "kv_heads": 4,
     "tied": True,
-    "activations": GEMMA_ACTIVATIONS,
     "activation_key": "hidden_activation",
     "activation": "gelu_pytorch_tanh",
 }

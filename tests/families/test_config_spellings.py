@@ -209,6 +209,7 @@ LET_THROUGH: list[tuple[str, Changes]] = [
     ("gemma", {"hidden_activation": None}),
     ("gemma", {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"}),
     ("gemma", {"hidden_act": ABSENT}),
+    *((each, {"hidden_activation": "gelu"}) for each in ("gemma2", "gemma3_text", "gemma4_text")),
     ("gemma", {"use_bidirectional_attention": None}),
     ("gpt2", {"activation_function": "gelu_fast"}),
     ("gpt2", {"activation_function": ABSENT, "layer_norm_epsilon": ABSENT}),
