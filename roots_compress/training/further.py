@@ -147,7 +147,7 @@ def train_further(
     judged = Judged(before, after, len(windows.input_ids))
     if judged.worse:
         _restore(trained, work)
-        events.say(f"{label}: {judged.in_words()}")
+        events.say(f"{label}: {judged.in_words('the training')}")
     return replace(summary, judged=judged)
 
 

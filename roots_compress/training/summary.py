@@ -27,10 +27,10 @@ class Judged:
         """Whether it did no good, so that the weights from before are kept."""
         return not self.after < self.before
 
-    def in_words(self) -> str:
-        """Say that it did harm, without a full stop at the end."""
+    def in_words(self, who: str) -> str:
+        """Say that a training did no good, without a full stop at the end."""
         return (
-            f"the training made the model no better (loss {self.after:.4f} against {self.before:.4f} on "
+            f"{who} made the model no better (loss {self.after:.4f} against {self.before:.4f} on "
             f"{self.windows} windows of training text that it did not read): the weights from before are kept"
         )
 
@@ -67,7 +67,7 @@ def harm_in(notes: Json, who: str) -> str | None:
         who: what trained, as a sentence begins with it.
     """
     judged = Judged.in_notes(notes)
-    return f"{who}: {judged.in_words()}" if judged is not None and judged.worse else None
+    return judged.in_words(who) if judged is not None and judged.worse else None
 
 
 @dataclass(frozen=True)
