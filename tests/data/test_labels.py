@@ -19,6 +19,8 @@ from roots_compress.data.labelled import labelled_texts, pack_labelled
 from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.data.sources.records import Fields
+from roots_compress.data.sources.scores import KNOWN as SCORES
+from roots_compress.data.sources.scores import Ratings
 from roots_compress.data.sources.tags import KNOWN, TaggedWords
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
@@ -219,6 +221,21 @@ def test_a_named_number_without_a_label_of_its_name_is_refused(tmp_path: Path) -
     write_named(path, {"text": ["a"], "label": [-1]}, {"label": named(FILE)})
     with pytest.raises(InputError, match="'label' is -1, which is no label of the model"):
         read(path, NLI)
+
+
+@pytest.mark.parametrize(
+    ("names", "right"),
+    [(["1", "2", "3"], [1.0, 2.0, 3.0]), (["0.5", "-1", "2e1"], [0.5, -1.0, 20.0]), (FILE, [0.0, 1.0, 2.0])],
+)
+def test_a_score_that_its_file_names_by_a_number_is_that_number(
+    tmp_path: Path, names: list[str], right: list[float]
+) -> None:
+    path, records = tmp_path / "a.parquet", Ratings(Fields({}, SCORES))
+    write_named(path, {"text": ["a", "b", "c"], "label": [0, 1, 2]}, {"label": named(names)})
+    assert [document.score for document in read_documents(path, records)] == right
+    write_named(path, {"text": ["a"], "label": [-1]}, {"label": named(names)})
+    with pytest.raises(InputError, match="'label' is -1, to which its file gives no name"):
+        read_documents(path, records)
 
 
 @pytest.mark.parametrize(

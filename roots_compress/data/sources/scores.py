@@ -10,6 +10,7 @@ from roots_compress.data.documents import FIRST, SECOND, Document, Span
 from roots_compress.data.sources.records import (
     REPEATED,
     FieldRecords,
+    NamedNumber,
     Record,
     RecordError,
     is_blank,
@@ -76,11 +77,19 @@ class Ratings(Scores):
 
 
 def _number(value: Any, column: str | None) -> float:
-    """Return a score.
+    """Return a score. Where a file gives all numbers the names of numbers, such as 1 to 5, it is the name.
 
     Raises:
-        RecordError: it is no finite number.
+        RecordError: it is no finite number, or one without a name in a file that gives them.
     """
+    if isinstance(value, NamedNumber):
+        if not 0 <= value < len(value.names):
+            raise RecordError(
+                f"'{column}' is {value}, to which its file gives no name",
+                "Give the record a score, or take it out.",
+            )
+        if all(map(_is_number, value.names)):
+            value = value.names[value]
     try:
         number = math.nan if value is REPEATED or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -90,3 +99,10 @@ def _number(value: Any, column: str | None) -> float:
             f"'{column}' is {value!r:.60}, which is no number", "Give the record a number, or take it out."
         )
     return number
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
