@@ -6,7 +6,6 @@ name: llama.cpp itself stops at a tensor that it does not use. Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 from roots_compress.families.gguf import experts as of_experts
@@ -33,10 +32,10 @@ from roots_compress.families.gguf.names import (
     ROUTED,
     SHARED,
     Layout,
+    falcon_names,
     latent_names,
 )
 from roots_compress.families.gguf.positions import LONGROPE_TENSORS
-from roots_compress.models.spec import ModelSpec
 
 PARTLY = partial(rotary, partial=True)
 HYBRID = {
@@ -46,13 +45,6 @@ HYBRID = {
     **dict.fromkeys(("mlp_pre_norm", "shared_mlp_pre_norm"), "post_attention_norm"),
 }
 QWEN35 = Layout(HYBRID, by_head=True, tiled=True)
-
-
-def falcon_names(spec: ModelSpec) -> Mapping[str, str]:
-    """Return the names of Falcon's modules: where a layer has two norms, the first is not attention's."""
-    attention, mlp = spec.layers[0]
-    two = attention.parallel and not mlp.shares_norm
-    return FUSED_QKV | ({"self_attn_pre_norm": "attn_norm_2", "mlp_pre_norm": "attn_norm"} if two else {})
 
 
 GGUF_FAMILIES: dict[str, GgufFamily] = {

@@ -86,6 +86,13 @@ LATENT = {
 FUSED_KV_B = dict.fromkeys(("self_attn.k_proj", "self_attn.v_proj"), "attn_kv_b")
 
 
+def falcon_names(spec: ModelSpec) -> Names:
+    """Return the names of Falcon's modules: where a layer has two norms, the first is not attention's."""
+    attention, mlp = spec.layers[0]
+    two = attention.parallel and not mlp.shares_norm
+    return FUSED_QKV | ({"self_attn_pre_norm": "attn_norm_2", "mlp_pre_norm": "attn_norm"} if two else {})
+
+
 def latent_names(spec: ModelSpec) -> Names:
     """Return the names of a model's modules whose attention is latent."""
     latent = spec.attentions()[0].latent
