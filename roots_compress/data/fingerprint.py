@@ -9,6 +9,8 @@ from roots_compress.data.documents import Document
 from roots_compress.data.streamed import StreamedDocuments
 
 CHUNK_CHARACTERS = 1 << 20
+SEPARATOR = " \0 "
+"""Between the named texts of a document; files with zero bytes are no text."""
 
 
 def text_sha256(documents: Iterable[Document]) -> str:
@@ -38,8 +40,13 @@ def text_sha256(documents: Iterable[Document]) -> str:
 
 
 def content_key(document: Document) -> bytes:
-    """Return a key that documents share when their words are the same, whatever the space between them."""
+    """Return a key that documents share when their words are the same, whatever the space between them.
+
+    Of named texts, such as a source and its target, each has its own words.
+    """
     digest, text = hashlib.sha256(), document.text
+    if document.spans[0].name:
+        text = SEPARATOR.join(span.text for span in document.spans)
     parted = False  # Whether there is space between the words so far and those to come.
     begun = False
     for start in range(0, len(text), CHUNK_CHARACTERS):

@@ -32,6 +32,14 @@ def test_space_alone_does_not_make_another_content() -> None:
     assert content_key(Document.plain("a b")) != content_key(Document.plain("ab"))
 
 
+def test_words_that_another_text_of_a_document_says_make_another_content() -> None:
+    def pair(source: str, target: str) -> Document:
+        return Document((Span(source, False, "source"), Span(target, True, "target")))
+
+    assert content_key(pair("New York", "city")) != content_key(pair("New", "York city"))
+    assert content_key(pair("New  York", " city")) == content_key(pair("New York\n", "city"))
+
+
 def test_the_first_of_repeated_documents_is_kept() -> None:
     first, other = Document.plain("a b"), Document.plain("c")
     assert without_repeats([first, other, Document.plain("a  b")]) == (first, other)
