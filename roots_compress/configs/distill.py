@@ -30,6 +30,11 @@ class DistillConfig(StageSettings):
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
 
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The student, unless it is a preset."""
+        return () if self.student in STUDENT_PRESETS else ("student",)
+
     def from_folder(self, folder: Path) -> Self:
         """Return the settings with their paths, a student's too, starting from a folder."""
         placed = super().from_folder(folder)

@@ -40,6 +40,11 @@ class StageSettings(Settings):
         return None
 
     @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The settings that are paths of checkpoints, which are known by what they hold."""
+        return ()
+
+    @property
     def decodes(self) -> bool:
         """Whether the model that the stage makes from nothing writes token by token."""
         return True

@@ -39,6 +39,11 @@ class TuneConfig(StageSettings):
     answer_tokens: Annotated[int, Field(ge=1, le=1024)] = 48
     """The most tokens of such an answer."""
 
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The teacher, if there is one."""
+        return () if self.teacher is None else ("teacher",)
+
     def check_paths(self) -> None:
         """Refuse a teacher that is not there."""
         if self.teacher is not None and not self.teacher.exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.checkpoints.fingerprint import source_sha256
+from roots_compress.configs.distill import STUDENT_PRESETS
 from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.configs.recipe.walk import losses_of, training_of
 from roots_compress.configs.stage import RESULT_FREE
@@ -14,10 +15,13 @@ from roots_compress.errors import Location
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind
 from roots_compress.run.keys import StageKey, stage_key
+from roots_compress.run.stages import CommittedStage
 from roots_compress.stages.registry import stage_of
 
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
 """Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
+ONCE_KEYED = {"checkpoint_every", "student", "teacher"}
+"""Settings of stages that keys of earlier versions hold, and later ones do not."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,28 @@ class Step:
                 group = group[str(key)]
             for name in training.unkeyed:
                 del group[name]
-        for name in stage_of(self.config).inputs(self.config):
+        for name in self.config.checkpoints:
             del settings[name]
         return settings
+
+    def made(self, committed: CommittedStage) -> bool:
+        """Whether a committed stage was made by these settings; what was keyed before is passed over."""
+        settings = self.settings
+        return _kept(committed.key.ingredients.get("stage"), settings) == settings
+
+
+def _kept(held: Json, settings: Json) -> Json:
+    """Return what a key holds of a stage's settings, without those that earlier versions keyed.
+
+    A preset, and that there is no teacher, are keyed still.
+    """
+    if not isinstance(held, dict) or not isinstance(settings, dict):
+        return held
+    return {
+        key: _kept(value, settings.get(key))
+        for key, value in held.items()
+        if key in settings or key not in ONCE_KEYED or value in (None, *STUDENT_PRESETS)
+    }
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:

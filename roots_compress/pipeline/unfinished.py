@@ -63,7 +63,7 @@ def _finished(run: Path, recipe: Recipe) -> list[CommittedStage]:
     partial = [index for _, index, _, state in unfinished_folders(run) if state == "partial"]
     found: list[CommittedStage] = []
     for stage, step in zip(chain[: min(partial, default=None)], steps_of(recipe), strict=False):
-        if stage.key.ingredients.get("stage") != step.settings:
+        if not step.made(stage):
             break
         found.append(stage)
     return found

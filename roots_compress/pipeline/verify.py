@@ -94,7 +94,7 @@ def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedSt
             f"and {len(chain)} stages are committed"
         )
     for step, row, stage in zip(steps, metrics.stages, chain, strict=False):
-        if stage.key.ingredients.get("stage") != step.settings:
+        if not step.made(stage):
             yield f"{stage.path.name} was made with other settings than the recipe's"
         if _as_committed(row, stage.result) != stage.result:
             yield f"metrics.json has other figures for {stage.path.name} than the stage itself"

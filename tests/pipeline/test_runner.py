@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.recipe.growth import grow
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
 from roots_compress.events import Events
 from roots_compress.export.exporter import ExportReport, export_checkpoint
@@ -32,7 +34,7 @@ from roots_compress.io.disk import file_sha256
 from roots_compress.pipeline import preflight, stage_runner
 from roots_compress.pipeline.preflight import Setting, prepare
 from roots_compress.pipeline.runner import describe, plan_recipe, run_recipe
-from roots_compress.pipeline.steps import keys_of
+from roots_compress.pipeline.steps import keys_of, steps_of
 from roots_compress.results import RunMetrics
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import read_metrics, read_stages
@@ -179,6 +181,28 @@ def test_a_key_leaves_out_what_changes_no_result(
     config = students[1] / "generation_config.json"
     config.write_text(config.read_text() + "\n")
     assert [a == b for a, b in zip(*(keys(each, None, 2) for each in students), strict=True)] == [True, False]
+
+
+def test_a_stage_is_known_by_a_key_that_holds_what_was_keyed_once(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path
+) -> None:
+    stage = read_stages(chain[1])[0][1]
+
+    def made(student: str, held: dict[str, Any], **training: int) -> bool:
+        wanted = {**DISTILL, "student": student, "training": TRAINING | training}
+        step = steps_of(recipe(text_file, TRAIN, wanted))[1]
+        settings = {**step.settings, "training": TrainingConfig.model_validate(TRAINING).model_dump(), **held}
+        for name in TrainingConfig.unkeyed - {"checkpoint_every"}:
+            del settings["training"][name]
+        key = replace(stage.key, ingredients={**stage.key.ingredients, "stage": settings})
+        return step.made(replace(stage, manifest=replace(stage.manifest, key=key)))
+
+    assert made("small", {})
+    assert made("small", {}, checkpoint_every=5)
+    assert made("gone", {"student": "/moved/gone"})
+    assert not made("small", {}, steps=5)
+    assert not made("small", {"student": "tiny"})
+    assert not made("gone", {"student": "small"})
 
 
 REMOVED = ("02-prune", "03-quantize")
