@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
 
 from roots_compress.data.documents import Document
 from roots_compress.data.streamed import StreamedDocuments
@@ -63,8 +65,18 @@ def content_key(document: Document) -> bytes:
 
 
 def without_repeats(documents: Iterable[Document]) -> tuple[Document, ...]:
-    """Return the documents in their order, each content once."""
+    """Return the documents in their order, each content once; of several scores it has the mean."""
     first: dict[bytes, Document] = {}
+    scores: dict[bytes, list[float]] = {}
     for document in documents:
-        first.setdefault(content_key(document), document)
-    return tuple(first.values())
+        key = content_key(document)
+        first.setdefault(key, document)
+        if document.score is not None:
+            scores.setdefault(key, []).append(document.score)
+    return tuple(_scored(document, scores.get(key, [])) for key, document in first.items())
+
+
+def _scored(document: Document, scores: Sequence[float]) -> Document:
+    """Return a document with the mean of scores; as it is where they are its own."""
+    own = all(score == document.score for score in scores)
+    return document if own else replace(document, score=fmean(scores))

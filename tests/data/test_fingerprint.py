@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_words_that_another_text_of_a_document_says_make_another_content() -> No
 def test_the_first_of_repeated_documents_is_kept() -> None:
     first, other = Document.plain("a b"), Document.plain("c")
     assert without_repeats([first, other, Document.plain("a  b")]) == (first, other)
+
+
+def test_a_content_with_several_scores_has_their_mean() -> None:
+    def scored(text: str, *scores: float | None) -> list[Document]:
+        return [replace(Document.plain(text), score=score) for score in scores]
+
+    read = [*scored("a", None, 3.0, 4.0, None), *scored("b", 0.1, 0.1, 0.1), *scored("c", None, None)]
+    assert [document.score for document in without_repeats(read)] == [3.5, 0.1, None]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
