@@ -174,7 +174,7 @@ path = directory / TOKENIZER_CONFIG
         FailingTest("test_a_known_spelling_is_special_and_phi_3s_tokens_take_the_space_behind_them"),
         (
             Change(
-                "gguf.tokenizer._add_tokens",
+                "gguf.vocabulary.add_tokens",
                 "AddedToken(token, special=special, normalized=False, rstrip=rstrip)",
                 "AddedToken(token, special=special, normalized=False)",
             ),
