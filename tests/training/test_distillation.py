@@ -241,8 +241,15 @@ def test_the_students_turn_comes_as_often_as_asked() -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_rows_that_the_teacher_lacks_are_left_out_of_the_comparison(cached: bool, tmp_path: Path) -> None:
-    """A student with padded tables learns what one without learns, and the padding itself is left alone."""
+def test_rows_that_the_teacher_lacks_are_left_out_of_the_comparison(
+    cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student with padded tables learns what one without learns, and the padding itself is left alone.
+
+    Also where blocks of as many logits end after other positions for the teacher than for the student.
+    """
+    monkeypatch.setattr(head, "PROJECTED", 14 * VOCAB_SIZE)
+    monkeypatch.setattr(head, "SCORED", 4 * VOCAB_SIZE)
     config = DistillLossConfig(divergence_weight=1.0, cross_entropy_weight=0.0, top_k=16 if cached else None)
     teacher, batch = tiny_model(0), as_batch(windows())
     plain, padded = tiny_model(1), tiny_model(2, vocab_size=VOCAB_SIZE + 20)

@@ -80,12 +80,12 @@ class BlockByBlock:
     Args:
         project: returns the logits of some positions.
         positions: how many there are.
-        vocab_size: logits of each.
+        outcomes: of the model whose loss reads them, which decides where its blocks end.
     """
 
-    def __init__(self, project: Callable[[slice], Tensor], positions: int, vocab_size: int) -> None:
+    def __init__(self, project: Callable[[slice], Tensor], positions: int, outcomes: int) -> None:
         self._project = project
-        self._blocks = chunks(positions, vocab_size, PROJECTED)
+        self._blocks = chunks(positions, outcomes, PROJECTED)
         self._block = slice(0, 0)
         self._logits_nV = torch.empty(0)
 

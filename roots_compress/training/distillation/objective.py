@@ -196,7 +196,7 @@ class Distillation(Objective):
         made = {
             "score_loss": lambda: score_distance(model, batch),
             "cross_entropy": lambda: text_distance(batch),
-            "divergence": lambda: self._distance(teacher, batch),
+            "divergence": lambda: self._distance(model, teacher, batch),
         }
         distances = [made[name]() for name in weights]
 
@@ -206,13 +206,13 @@ class Distillation(Objective):
         total, terms_L = head_loss(model, student.final_NW, term_sums, tuple(weights.values()))
         return total, dict(zip(weights, terms_L, strict=True))
 
-    def _distance(self, teacher: Signals | None, batch: Batch) -> Distance:
+    def _distance(self, model: RootsWithHead, teacher: Signals | None, batch: Batch) -> Distance:
         """Return what tells how far the student is from its teacher."""
         if self.teacher is not None and self.teacher.head_matrix is None:
             assert teacher is not None
             theirs, wanted_NV = self.teacher, self.teacher.head_input(teacher.final_NW)
             return lambda given_nV, part: theirs.distance(given_nV, wanted_NV[part]).sum()
-        compared, config = self._compared(teacher, batch), self.config
+        compared, config = self._compared(model, teacher, batch), self.config
 
         def distance(logits_nV: Tensor, part: slice) -> Tensor:
             distances_n = divergence(*compared(logits_nV, part), config.divergence)
@@ -221,7 +221,7 @@ class Distillation(Objective):
 
         return distance
 
-    def _compared(self, teacher: Signals | None, batch: Batch) -> Compared:
+    def _compared(self, model: RootsWithHead, teacher: Signals | None, batch: Batch) -> Compared:
         temperature = self.config.temperature
         if self.cache is not None:
             cached = self.cache.read(batch.rows).to(batch.input_ids_BT.device)
@@ -229,7 +229,7 @@ class Distillation(Objective):
             return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV[:, :rows], temperature)
         assert self.teacher is not None
         assert teacher is not None
-        theirs = logits_of_teacher(self.teacher, teacher.final_NW)
+        theirs = logits_of_teacher(self.teacher, teacher.final_NW, outcomes=model.outcomes)
         rows = self.teacher.outcomes
         return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV[:, :rows], temperature)
 

@@ -157,14 +157,17 @@ def _place(device: str) -> dict[str, Json]:
     }
 
 
-def logits_of_teacher(teacher: RootsWithHead, final_NU: Tensor) -> BlockByBlock:
-    """Return what gives the logits of a teacher whose final hidden states are given."""
+def logits_of_teacher(teacher: RootsWithHead, final_NU: Tensor, *, outcomes: int) -> BlockByBlock:
+    """Return what gives the logits of a teacher whose final hidden states are given.
+
+    `outcomes` are the student's: padding may give its head more rows than the teacher's.
+    """
 
     @torch.no_grad()
     def project(block: slice) -> Tensor:
         return teacher.project(final_NU[block])
 
-    return BlockByBlock(project, len(final_NU), teacher.outcomes)
+    return BlockByBlock(project, len(final_NU), outcomes)
 
 
 def log_probs_of_teacher(
