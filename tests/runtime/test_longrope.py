@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from roots_compress.data.conversations import Responses
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.modeling import RootsForCausalLM
@@ -21,7 +23,8 @@ from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.onnx.graph_config import renewed_after
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.tasks.figures.predictions import negative_log_likelihood
+from roots_compress.tasks.figures.perplexity import response_predictions
+from roots_compress.tasks.figures.predictions import negative_log_likelihood, score
 from tests.tasks.cached import cached_perplexity
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
@@ -93,6 +96,18 @@ def test_the_length_of_a_foreign_graph_is_found(config: dict[str, Any], tmp_path
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     assert renewed_after(path) == LENGTH
+
+
+def test_a_conversation_is_judged_the_same_beside_a_longer_one(engine: LanguageModel) -> None:
+    tokens = tiny_tokens(2, 24).numpy()
+    scored = np.zeros((2, 24), np.bool_)
+    scored[0, 4:10] = scored[1, 4:24] = True
+    both = Responses(
+        input_ids=tokens, bos=True, text_bytes=1, text_sha256="", tokenizer_sha256="", scored=scored
+    )
+    alone = replace(both, input_ids=tokens[:1, :10], scored=scored[:1, :10])
+    nats = [score(response_predictions(engine, each), count=2).nats[:6] for each in (both, alone)]
+    np.testing.assert_allclose(nats[0], nats[1], rtol=1e-4)
 
 
 def test_perplexity_through_a_cache_reads_the_text_anew(

@@ -51,6 +51,13 @@ def test_agreement_is_that_of_every_scored_token(monkeypatch: pytest.MonkeyPatch
     assert (itself["kl_p99"], itself["same_top"]) == (0, 1)
 
 
+def test_examples_without_a_scored_place_are_none() -> None:
+    """Else a resample of such examples alone would have a mean over nothing."""
+    scores = Scores.by_example(np.array([1.0, 2.0, 4.0]), np.array([1, 1, 3]))
+    assert (scores.sums.tolist(), scores.counts.tolist()) == ([3.0, 4.0], [2, 1])
+    assert np.isfinite(interval(scores) or np.nan).all()
+
+
 def row(nats: np.ndarray[tuple[int], np.dtype[np.float64]], tokens: int = 100) -> Metrics:
     counts = np.full(len(nats), tokens)
     return replace(figures.stage().metrics, scores=stored(Scores(nats * tokens, counts)))

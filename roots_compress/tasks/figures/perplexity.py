@@ -106,6 +106,8 @@ def response_predictions(model: LanguageModel, conversations: Responses) -> Iter
     """
     _check_windows(model, conversations)
     rows = max(1, LOGITS_BYTES // (4 * model.vocab_size * conversations.input_ids.shape[1]))
+    if model.renewed_after is not None:
+        rows = 1  # The length of the longest conversation would turn the keys of all.
     for done, batch_BT in _batches(conversations.input_ids, rows):
         scored_BT = conversations.scored[done - len(batch_BT) : done]
         longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1

@@ -83,10 +83,10 @@ class Scores(NamedTuple):
 
     @classmethod
     def by_example(cls, values_N: NDArray[np.float64] | NDArray[np.bool_], examples_N: Tokens) -> Scores:
-        """Return the values of places put together by their examples."""
-        counts_E = np.bincount(examples_N)
-        sums_E = np.bincount(examples_N, weights=values_N.astype(np.float64))
-        return cls(sums_E.astype(np.float64), counts_E.astype(np.int64))
+        """Return the values of places put together by their examples; those without a place are left out."""
+        _, numbers_N = np.unique(examples_N, return_inverse=True)
+        sums_E = np.bincount(numbers_N, weights=values_N.astype(np.float64))
+        return cls(sums_E.astype(np.float64), np.bincount(numbers_N).astype(np.int64))
 
 
 @dataclass
