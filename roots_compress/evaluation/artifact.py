@@ -117,7 +117,7 @@ def _intervals(
     task: Task[Any], measured: Measured, metrics: Metrics, first: First | None
 ) -> dict[str, tuple[float, float]]:
     """Return 95% intervals by name: of the first metric, of it against the first model's, and of mean KL."""
-    found = {task.metric.name: interval(measured.scores, task.of_mean)}
+    found = {task.metric.name: interval(measured.scores, task.of_mean, most=task.metric.most)}
     if first is not None:
         found[task.metric.compared_name] = paired_interval(task, first.metrics, metrics)
     if measured.divergence is not None:

@@ -5,6 +5,7 @@ Shape legend: E examples, R resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
@@ -24,7 +25,9 @@ DRAWN_AT_ONCE = 1_000_000
 Interval = tuple[float, float]
 
 
-def interval(scores: Scores, of_mean: Callable[[float], float] = float) -> Interval | None:
+def interval(
+    scores: Scores, of_mean: Callable[[float], float] = float, *, most: float = math.inf
+) -> Interval | None:
     """Return the 95% interval of a figure by the bootstrap over its examples; None with fewer than two.
 
     Examples are drawn again with replacement, `RESAMPLES` times from a fixed seed, and the figure is taken of
@@ -35,11 +38,12 @@ def interval(scores: Scores, of_mean: Callable[[float], float] = float) -> Inter
     Args:
         scores: by example.
         of_mean: the figure of a mean over all places; it must rise.
+        most: what no figure is above.
     """
     if len(scores.counts) < 2:
         return None
     low, high = _bounds(_resampled_means(scores.sums, scores.counts), len(scores.counts))
-    return of_mean(low), of_mean(high)
+    return min(of_mean(low), most), min(of_mean(high), most)
 
 
 def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interval | None:

@@ -78,7 +78,7 @@ def evaluate_artifact(
     )
     found = task.measure(engine, examples, progress=progress)
     quality = {**found.figures, **task.written_quality(engine, examples)}
-    return Evaluation(task, quality, protocol, interval(found.scores, task.of_mean))
+    return Evaluation(task, quality, protocol, interval(found.scores, task.of_mean, most=task.metric.most))
 
 
 class Artifact(NamedTuple):

@@ -34,7 +34,9 @@ class SentenceEmbedding(LikenessTask):
     head_kind = "embedding"
     optimum_name = "feature-extraction"
     output = "sentence_embedding"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("cosine", "cosine", "higher", digits=4, relative=False, to_first=True),
+    )
     given = "sentence embeddings"
 
     def outputs(self, spec: ModelSpec) -> Axes:

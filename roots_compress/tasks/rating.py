@@ -6,6 +6,7 @@ Shape legend: N texts or pairs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from roots_compress.errors import InputError, Text, recipe_key
 from roots_compress.tasks.base import Outputs
 from roots_compress.tasks.figures.figures import Metric, counted, share
-from roots_compress.tasks.scoring import Scoring, ranks
+from roots_compress.tasks.scoring import Scoring, ranks, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Rating(Scoring):
     heads: ClassVar[tuple[str, ...]] = ()
     records: ClassVar[RecordKind] = "ratings"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        share("label_spearman", "Spearman"),
+        replace(share("label_spearman", "Spearman"), most=1.0),
         share("label_pearson", "Pearson"),
         share("auc", "AUC", optional=True),
     )
@@ -67,7 +68,11 @@ class Rating(Scoring):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return how scores go with the numbers in the data, and the products of each text's ranks."""
+        """Return how scores go with the numbers in the data, and what each text adds to Spearman's.
+
+        To first order in its ranks, as `Scoring.likeness` has it of R2: the product of the two, less what it
+        makes their deviations larger by.
+        """
         from roots_compress.data.labelled import ScoredTexts
         from roots_compress.models.ops.heads import ScoreHead
 
@@ -75,16 +80,18 @@ class Rating(Scoring):
         assert isinstance(examples, ScoredTexts)
         assert isinstance(head, ScoreHead)
         scores_N, right_N = given_NW[:, 0].astype(np.float64), examples.scores
-        products_N = standardised(ranks(scores_N)) * standardised(ranks(right_N))
+        given_N, wanted_N = (standardised(ranks(each_N)) for each_N in (scores_N, right_N))
+        correlation = float((given_N * wanted_N).mean())
+        spreads_N = (given_N**2 + wanted_N**2) / 2 - (given_N.var() + wanted_N.var()) / 2
         # What the model learned to be right; ranks are of the scores, which a sigmoid of large ones ties.
         learned_N = (1 + np.tanh(scores_N / 2)) / 2 if head.sigmoid else scores_N
         found = {
-            "label_spearman": float(products_N.mean()),
+            "label_spearman": correlation,
             "label_pearson": float((standardised(learned_N) * standardised(right_N)).mean()),
         }
         if len(numbers := np.unique(right_N)) == 2:
             found["auc"] = auc(scores_N, right_N == numbers[1])
-        return found, products_N
+        return found, given_N * wanted_N - correlation * spreads_N
 
     def caption(self, protocol: Protocol) -> str:
         """Say what was measured, and on what."""
@@ -95,13 +102,6 @@ class Rating(Scoring):
             f"{protocol.block_size} tokens each, of {protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
-
-
-def standardised(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values less their mean, over their deviation; 0 where all are alike."""
-    centred_N = values_N - values_N.mean()
-    found: NDArray[np.float64] = centred_N / (values_N.std() or 1.0)
-    return found
 
 
 def auc(scores_N: NDArray[np.float64], positive_N: NDArray[np.bool_]) -> float:

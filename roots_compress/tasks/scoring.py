@@ -40,9 +40,9 @@ class Scoring(LikenessTask):
     records: ClassVar[RecordKind] = "scores"
     tuned_on = "ratings"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("score_r2", "score R2", "higher", digits=4, relative=False),
-        Metric("score_mse", "score MSE", "lower", digits=5, relative=False),
-        Metric("spearman", "Spearman", "higher", digits=4, relative=False),
+        Metric("score_r2", "score R2", "higher", digits=4, relative=False, to_first=True, most=1.0),
+        Metric("score_mse", "score MSE", "lower", digits=5, relative=False, to_first=True),
+        Metric("spearman", "Spearman", "higher", digits=4, relative=False, to_first=True),
         share("label_spearman", "Spearman to data", optional=True),
     )
     given = "scores"
@@ -78,14 +78,19 @@ class Scoring(LikenessTask):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return how scores are like the original model's and the data's, and what of each is explained."""
+        """Return how scores are like the original model's and the data's, and what each adds to R2.
+
+        To first order: the mean of a sample of texts is the R2 of that sample (Hampel 1974, influence curve).
+        """
         from roots_compress.data.labelled import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)
         scores_N, original_N = (each[:, 0].astype(np.float64) for each in (given_NW, original_NW))
+        found = figures(scores_N, original_N, examples.scores)
         # The mean of these is R2, the coefficient of determination.
         explained_N = 1 - (scores_N - original_N) ** 2 / (original_N.var() or 1.0)
-        return figures(scores_N, original_N, examples.scores), explained_N
+        # Other texts have another variance too: so a text counts that is nearer to the mean, or farther.
+        return found, explained_N + (1 - found["score_r2"]) * (standardised(original_N) ** 2 - 1)
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
@@ -131,6 +136,13 @@ def figures(
     known_N = np.isfinite(right_N)
     if known_N.sum() > 1:
         found["label_spearman"] = spearman(scores_N[known_N], right_N[known_N])
+    return found
+
+
+def standardised(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values less their mean, over their deviation; 0 where all are alike."""
+    centred_N = values_N - values_N.mean()
+    found: NDArray[np.float64] = centred_N / (values_N.std() or 1.0)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from roots_compress.data.labelled import pack_scored, scored_texts
 from roots_compress.data.sources.records import Fields, RecordError
 from roots_compress.data.sources.scores import KNOWN, Scores
 from roots_compress.errors import InputError
+from roots_compress.evaluation.intervals import interval
 from roots_compress.models.labels import RootsForScore
 from roots_compress.models.ops.heads import ScoreHead
+from roots_compress.tasks.figures.predictions import Scores as PartScores
 from roots_compress.tasks.rating import Rating, auc
 from roots_compress.tasks.scoring import Scoring, spearman
 from tests.encoders import encoder_tokenizer, save_bert
@@ -99,7 +102,8 @@ def test_likeness_is_the_share_of_the_variance_that_is_explained() -> None:
     original_N1, scores_N1 = (np.array([each], np.float32).T for each in ((0, 1, 2), (0, 1, 4)))
     found, parts_N = Scoring().likeness(scores_N1, original_N1, examples, bert)
     assert found == pytest.approx({"score_r2": -1, "score_mse": 4 / 3, "spearman": 1, "label_spearman": 0})
-    assert parts_N == pytest.approx([1, 1, -5])
+    # What is explained, and what the text makes the variance of the original scores larger by.
+    assert parts_N == pytest.approx([1 + 2 * 0.5, 1 - 2, -5 + 2 * 0.5])
     one_known = replace(examples, scores=np.array([np.nan, 0.5, np.nan]))
     assert "label_spearman" not in Scoring().likeness(scores_N1, original_N1, one_known, bert)[0]
 
@@ -292,6 +296,38 @@ def test_a_score_that_is_as_it_was_taught_goes_with_the_data(sigmoid: bool) -> N
     spec = bert(ScoreHead(sigmoid=sigmoid))
     found, _ = Rating().likeness(given_N1, given_N1, examples, lambda: spec)
     assert found == pytest.approx({"label_spearman": 1, "label_pearson": 1})
+
+
+def resampled(figure: Callable[[Any], float], count: int) -> np.ndarray[Any, Any]:
+    """Return the 95% interval of a figure that is computed anew of each of many resamples."""
+    draws = np.random.default_rng(1).integers(count, size=(2000, count))
+    return np.quantile([figure(draw_N) for draw_N in draws], (0.025, 0.975))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
+def test_intervals_of_correlations_and_of_r2_are_those_of_resampled_texts(noise: float) -> None:
+    """And not those of a mean: of scores that order texts as the data do, no text is uncertain."""
+    draw, count = np.random.default_rng(0), 200
+    right_N = draw.normal(size=count)
+    given_N = right_N + noise * draw.normal(size=count)
+    examples = scored_texts(documents()[:1] * count, pair_tokenizer(), longest=24, tokens=100_000)
+    examples = replace(examples, scores=right_N)
+    spec = bert(ScoreHead(sigmoid=False))
+
+    def found(task: Scoring) -> tuple[float, float]:
+        arguments = given_N[:, None], right_N[:, None], examples, lambda: spec
+        figures, parts_N = task.likeness(*arguments)
+        assert parts_N.mean() == pytest.approx(figures[task.metric.name])
+        scores = PartScores(parts_N, np.ones(count, np.int64))
+        return interval(scores, most=task.metric.most) or (np.nan, np.nan)
+
+    def r2(draw_N: Any) -> float:
+        original_N = right_N[draw_N]
+        return float(1 - ((given_N[draw_N] - original_N) ** 2).mean() / original_N.var())
+
+    wanted = resampled(lambda draw_N: spearman(given_N[draw_N], right_N[draw_N]), count)
+    assert found(Rating()) == pytest.approx(wanted, abs=0.015)
+    assert found(Scoring()) == pytest.approx(resampled(r2, count), abs=0.1 * noise**2 + 1e-9)
 
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:

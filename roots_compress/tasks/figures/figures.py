@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+EXACT_DIGITS = 12
+"""Decimals of a difference; beyond, doubles between 0 and 100 hold nothing but their rounding."""
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 window`, `2,400 windows`."""
@@ -33,6 +36,10 @@ class Metric:
     """The module of an optional package that it takes, where it takes one."""
     gate: str = ""
     """Its name in gates, where that is not `name`."""
+    to_first: bool = False
+    """Whether it is likeness to the run's first model, so that it compares between runs of one such model."""
+    most: float = math.inf
+    """No value is above it; an interval ends there."""
     logarithm: str | None = None
     """The metric that is proportional to this one's logarithm, text by text, and compares between models with
     unlike tokenizers."""
@@ -46,8 +53,11 @@ class Metric:
         return "n/a" if self.optional and self.name not in quality else self.shown(quality[self.name])
 
     def compared(self, before: float, after: float) -> float:
-        """Return a value against another: their ratio, or their difference."""
-        return after / before if self.relative else after - before
+        """Return a value against another: their ratio, or their difference.
+
+        A share that falls from 0.9 to 0.89 changes by -0.01: rounding must not decide at a bound.
+        """
+        return after / before if self.relative else round(after - before, EXACT_DIGITS)
 
     def shown_compared(self, compared: float) -> str:
         """Return what tables show of that: `1.050x`, or `-0.012`."""
@@ -95,7 +105,7 @@ class Metric:
     def of_cost(self, cost: float) -> float:
         """Return the ratio or the difference that has a cost."""
         ratio = cost if self.better == "lower" else 1 / cost
-        return ratio if self.relative else math.log(ratio)
+        return ratio if self.relative else round(math.log(ratio), EXACT_DIGITS)
 
 
 def share(name: str, heading: str, *, digits: int = 4, optional: bool = False, package: str = "") -> Metric:
@@ -113,10 +123,10 @@ def share(name: str, heading: str, *, digits: int = 4, optional: bool = False, p
 
 
 AGREEMENT = (
-    Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True, gate="kl"),
-    Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True),
-    Metric("kl_p99", "KL at 99%", "lower", digits=4, relative=False, optional=True),
-    Metric("same_top", "same first choice", "higher", digits=4, relative=False, optional=True),
+    Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True, gate="kl", to_first=True),
+    Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True, to_first=True),
+    Metric("kl_p99", "KL at 99%", "lower", digits=4, relative=False, optional=True, to_first=True),
+    Metric("same_top", "same first choice", "higher", relative=False, optional=True, digits=4, to_first=True),
 )
 """Likeness to the run's first model at each scored place, which may be a token or a text: the divergence
 KL(first || model) in nats, and the share of places where both have the same likeliest choice."""
