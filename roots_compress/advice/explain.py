@@ -106,8 +106,7 @@ def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: Cand
         metric = task.metric
         # As the search weighs it: a loss as a factor, or as a difference.
         cost = metric.cost(row.figures[metric.compared_name])
-        worse = 1 + bounds.max_loss if metric.better == "lower" else 1 - bounds.max_loss
-        allowed = worse if metric.relative else worse - 1
+        allowed = bounds.gates(task)[metric.compared_bound]
         if cost > metric.cost(allowed):
             start = 1.0 if metric.relative else 0.0
             change = metric.change(start, row.figures[metric.compared_name])

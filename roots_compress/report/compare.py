@@ -13,7 +13,7 @@ from typing import Any
 from roots_compress.errors import InputError
 from roots_compress.report.comparability import OTHER_TOKENIZER, Basis, basis_of
 from roots_compress.report.differences import Axis, ComparedRow, Difference, Figure, differences, sentences
-from roots_compress.report.gates import gain_fault, same_start, workload_fault
+from roots_compress.report.gates import gain_fault, start_fault, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import speedup_of
 from roots_compress.report.text import label
@@ -77,7 +77,7 @@ def comparison(
     (_, first), *others = runs
     bases = [basis_of(first.protocol, run.protocol) for _, run in others]
     agreement = any(_agreement(task, run) for _, run in runs)
-    begun = [gain_fault(first, run) for _, run in others if agreement and not same_start(first, run)]
+    begun = [start_fault(first, run) for _, run in others if agreement or task.compares]
     if agreement and not all(basis.same_tokenizer for basis in bases):
         begun = [f"cannot be compared: {OTHER_TOKENIZER}"]
     faults = {
@@ -97,7 +97,7 @@ def comparison(
     )
     rows = tuple(_row(task, axes, name, run, row) for name, run in runs for row in run.stages)
     last = [next(row for row in reversed(rows) if row.run == name) for name, _ in runs]
-    comparable = [axis for axis in axes if axis.kind not in reasons]
+    comparable = [axis for axis in axes if axis.compared_as not in reasons]
     return Comparison(
         task=task.name,
         runs=tuple(name for name, _ in runs),

@@ -43,6 +43,11 @@ class Axis:
     metric: Metric | None = None
     """Of quality, and of agreement with the run's first model."""
 
+    @property
+    def compared_as(self) -> str:
+        """What decides whether runs compare by it: some tasks' quality is likeness to the first model."""
+        return "agreement" if self.metric is not None and self.metric.to_first else self.kind
+
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""
         if self.metric is not None:

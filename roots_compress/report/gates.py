@@ -74,6 +74,8 @@ class Pair:
         return Found(value, note="" if value is not None else NOT_MEASURED)
 
     def _compared(self, metric: Metric) -> Found:
+        if metric.to_first and (reason := start_fault(self.run, self.other)):
+            return Found(None, note=reason)
         basis = Basis() if self.other is self.run else basis_of(self.other.protocol, self.run.protocol)
         value, note = basis.compare(metric, self.reference.metrics.quality, self.row.metrics.quality)
         return Found(value, note=note)
@@ -102,11 +104,18 @@ def same_start(run: RunMetrics, other: RunMetrics) -> bool:
     return run.stages[0].metrics.parameters == other.stages[0].metrics.parameters
 
 
+def start_fault(run: RunMetrics, other: RunMetrics) -> str:
+    """Return why what two runs relate to their first models does not compare; nothing where it does."""
+    return "" if same_start(run, other) else "cannot be compared: the runs began with different models"
+
+
 def gain_fault(run: RunMetrics, other: RunMetrics) -> str:
     """Return why the gains in speed of two runs do not compare; nothing where they do."""
-    if not same_start(run, other):
-        return "cannot be compared: the runs began with different models"
-    return workload_fault(run.protocol, other.protocol) or machine_fault(run.machine, other.machine)
+    return (
+        start_fault(run, other)
+        or workload_fault(run.protocol, other.protocol)
+        or machine_fault(run.machine, other.machine)
+    )
 
 
 def workload_fault(protocol: Protocol, other: Protocol) -> str:

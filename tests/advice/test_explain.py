@@ -47,3 +47,18 @@ def test_each_bound_that_is_missed_is_told_with_how_far() -> None:
         f"No candidate keeps all bounds. Nearest: int8, with {row}. It misses: {missed}.",
         "Not tried, because they are predicted to miss by far or the time was over: half > int8.",
     ]
+
+
+def test_a_loss_of_what_is_allowed_keeps_the_bound() -> None:
+    """1 - 0.08 - 1 is nearer to 0 than -0.08, and the sentence must say what the search found."""
+    task = task_named("classification")
+    tried = tuple(
+        candidate(*stages, figures={"encode_ms": 1.0, "accuracy_change": change}, role=role)
+        for stages, change, role in (
+            (("int8",), task.metric.of_cost(task.metric.cost(-0.08)), "candidate"),
+            ((), 0.0, "baseline"),
+        )
+    )
+    search = SearchResult(candidates=tried, best=("int8",), failed={}, untried=0, max_minutes=8.0)
+    told = " ".join(explain(task, Bounds(max_loss=0.08), (("int8",),), search, left_out={}))
+    assert "accuracy -0.0800: keeps them all." in told

@@ -128,6 +128,28 @@ def test_agreement_is_left_out_where_tokenizers_differ_and_no_sentence_is_empty(
     assert not [each for each in found.remarks if each.startswith("The tokenizers")]
 
 
+def test_likeness_is_compared_between_runs_of_one_first_model_only() -> None:
+    task = task_named("sentence_embedding")
+
+    def encoder(cosine: float, parameters: int = 2_000_000) -> RunMetrics:
+        timings = {each.figure: speeds(10.0) for each in task.workloads}
+        rows = [stage(), stage(1, "quantize")]
+        for index, value in enumerate((1.0, cosine)):
+            quality = {"cosine": value, "torch_cosine": value}
+            changes = {"quality": quality, "timings": timings, "parameters": parameters}
+            rows[index] = replace(rows[index], metrics=replace(rows[index].metrics, **changes))
+        return run(*rows, task=task.name)
+
+    found = compared(encoder(0.95), encoder(0.99))
+    assert verdicts(found)["cosine"] == "better +0.0400"
+    found = compared(encoder(0.95), encoder(0.99, parameters=1_000_000))
+    assert "cosine" not in verdicts(found)
+    assert not [each for each in found.sentences if "osine" in each]
+    began = "cannot be compared: the runs began with different models."
+    assert f"Agreement with the first model {began}" in found.remarks
+    assert "cosine" in compare_text.tables(found)[0].headings
+
+
 def test_other_texts_compare_no_quality_and_other_machines_no_speed() -> None:
     protocol = replace(PROTOCOL, text_sha256="c" * 64)
     found = compared(RUN, replace(RUN, protocol=protocol, machine={"cpu": "y"}))

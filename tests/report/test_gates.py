@@ -50,6 +50,20 @@ def test_a_gate_is_kept_at_its_limit_and_missed_beyond(kept: GatesConfig, missed
     assert [gate.passed for gate in judge(missed, RUN)] == [False]
 
 
+@pytest.mark.parametrize("before", [0.9, 0.93, 0.7, 0.35])
+def test_a_share_that_falls_by_what_is_allowed_is_kept(before: float) -> None:
+    """Doubles do not hold 0.9 - 0.89 as 0.01, and shares of a hundred texts differ by just that."""
+    after = round(before - 0.01, 2)
+    rows = [
+        replace(row, metrics=replace(row.metrics, quality={"accuracy": value}))
+        for row, value in zip((stage(), stage(1, "quantize")), (before, after), strict=True)
+    ]
+    (gate,) = judge(GatesConfig(min_accuracy_change=-0.01), run(*rows, task="classification"))
+    assert (gate.passed, gate.value) == (True, -0.01)
+    (gate,) = judge(GatesConfig(min_accuracy_change=-0.0099), run(*rows, task="classification"))
+    assert not gate.passed
+
+
 def timed(*repeats: float) -> tuple[Speed, ...]:
     low, median, high = min(repeats), sorted(repeats)[len(repeats) // 2], max(repeats)
     return (Speed(512, median, low, high, repeats),)
@@ -148,6 +162,23 @@ def test_a_stored_run_is_compared_by_its_last_row() -> None:
     elsewhere = against(replace(stored, machine={"cpu": "y"}), min_decode_speedup=0.1)
     assert not elsewhere.passed
     assert "the runs' cpu differ" in elsewhere.line
+
+
+def test_likeness_to_another_first_model_is_compared_with_nothing() -> None:
+    def with_kl(value: float, parameters: int) -> RunMetrics:
+        rows = (stage(), stage(1, "quantize"))
+        metrics = [replace(row.metrics, parameters=parameters) for row in rows]
+        metrics[1] = replace(metrics[1], quality={**metrics[1].quality, "kl_mean": value})
+        return run(*(replace(row, metrics=each) for row, each in zip(rows, metrics, strict=True)))
+
+    now = with_kl(0.02, 2_000_000)
+    gates = GatesConfig.model_validate({"against": str(STORED), "max_kl_change": 0.5})
+    same, other = (
+        judge(gates, now, stored={STORED: with_kl(0.01, parameters)})[0] for parameters in (2_000_000, 3)
+    )
+    assert same.value == pytest.approx(0.01)
+    assert (other.passed, other.value) == (False, None)
+    assert "the runs began with different models" in other.line
 
 
 def test_a_run_with_another_tokenizer_is_compared_by_bits_per_byte_in_its_tokens() -> None:
