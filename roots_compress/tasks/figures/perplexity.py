@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, StageError, Text, recipe_key
-from roots_compress.runtime.protocol import LanguageModel, Tokens
+from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 from roots_compress.tasks.figures.predictions import Predictions, Scored, score
 
 if TYPE_CHECKING:
@@ -106,19 +107,25 @@ def response_predictions(model: LanguageModel, conversations: Responses) -> Iter
     """
     _check_windows(model, conversations)
     rows = max(1, LOGITS_BYTES // (4 * model.vocab_size * conversations.input_ids.shape[1]))
-    if model.renewed_after is not None:
-        rows = 1  # The length of the longest conversation would turn the keys of all.
+    # Else the length of the longest conversation would turn the keys of all.
+    together = rows if model.renewed_after is None else 1
     for done, batch_BT in _batches(conversations.input_ids, rows):
-        scored_BT = conversations.scored[done - len(batch_BT) : done]
-        longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1
-        # What follows the last answer of a row is padding, which nothing before it sees.
-        logits_BTV = model.logits(batch_BT[:, : longest - 1])
-        chosen_BT = scored_BT[:, 1:longest]
-        yield Predictions(
-            logits_BTV[chosen_BT],
-            batch_BT[:, 1:longest][chosen_BT],
-            done - len(batch_BT) + np.nonzero(chosen_BT)[0],
-        )
+        first = done - len(batch_BT)
+        scored_BT = conversations.scored[first:done]
+        parts = (slice(start, start + together) for start in range(0, len(batch_BT), together))
+        logits = [_response_logits(model, batch_BT[part], scored_BT[part]) for part in parts]
+        yield Predictions(np.concatenate(logits), batch_BT[scored_BT], first + np.nonzero(scored_BT)[0])
+
+
+def _response_logits(model: LanguageModel, ids_BT: Tokens, scored_BT: NDArray[np.bool_]) -> Logits:
+    """Return the logits of scored tokens, `(n, V)`.
+
+    What follows the last answer of a row is padding, which nothing before it sees.
+    """
+    longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1
+    logits_BTV = model.logits(ids_BT[:, : longest - 1])
+    found_nV: Logits = logits_BTV[scored_BT[:, 1:longest]]
+    return found_nV
 
 
 def exponential(nats: float) -> float:
