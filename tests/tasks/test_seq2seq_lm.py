@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers.processors import TemplateProcessing
 from transformers import T5ForConditionalGeneration
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import SOURCE, TARGET, Document, Span
-from roots_compress.data.pairs import EvaluationPairs
+from roots_compress.data.pairs import EvaluationPairs, evaluation_pairs
 from roots_compress.evaluation.skills.subject import Subject
 from roots_compress.tasks.figures.references import reference_figures
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
@@ -104,6 +106,26 @@ def test_a_target_is_as_likely_as_its_tokens_together_whatever_it_is_read_with(s
         assert found.is_greedy == bool((logits.argmax(-1) == labels[0]).all())
     written = subject.written(TEXTS[0][0], stops=[], max_new_tokens=4)
     assert subject.written(TEXTS[0][0], stops=[written[1:3]], max_new_tokens=4) == written[:1]
+
+
+def test_what_every_target_begins_with_is_read_and_counts_for_nothing(source: Path) -> None:
+    """BART's targets begin with BOS, and a translator's with a language, as perplexity has them too."""
+    checkpoint = load_checkpoint(source)
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    around = [(str(token), tokenizer.convert_tokens_to_ids(str(token))) for token in ("<bos>", "<eos>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=["<bos>", "$A", "<eos>"], special_tokens=around
+    )
+    subject = Subject(TASK, TASK.serve_model(checkpoint.model), tokenizer, ())
+    said = evaluation_pairs(PAIRS[:1], tokenizer, longest=32, limit=1).targets[0].tolist()
+    asked = subject.asked(*TEXTS[0])
+    assert asked.continuation == said[:-1]
+    labels = torch.tensor([asked.continuation])
+    with torch.no_grad():
+        logits = checkpoint.model(input_ids=torch.tensor([asked.context]), labels=labels).logits[0, 1:]
+    (found,) = subject.likelihoods([asked])
+    expected = -float(F.cross_entropy(logits, labels[0, 1:], reduction="sum"))
+    assert found.log_probability == pytest.approx(expected, rel=1e-5)
 
 
 def test_figures_against_references() -> None:

@@ -6,11 +6,15 @@ Shape legend: B texts read together, T tokens of a continuation, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.documents import TARGET
+from roots_compress.data.languages import target_tokenizer
+from roots_compress.data.pairs import Frame
 from roots_compress.errors import InputError
 from roots_compress.progress import Progress
 from roots_compress.runtime.generate import generate
@@ -36,6 +40,8 @@ class Asked(NamedTuple):
     context: list[int]
     """At least one."""
     continuation: list[int]
+    given: int = 0
+    """How many tokens of the continuation are there whatever the model says, and count for nothing."""
 
 
 class Subject:
@@ -77,13 +83,18 @@ class Subject:
         text = context.rstrip()
         continuation = context[len(text) :] + continuation
         if not self.engine.continues:
-            ids = self.tokenizer.encode(continuation, add_special_tokens=False)
-            return Asked(self.prompt(text), ids)
+            ids = target_tokenizer(self.tokenizer).encode(continuation, add_special_tokens=False)
+            return Asked(self.prompt(text), [*self._begun, *ids], len(self._begun))
         if not text:
             ids = self.tokenizer.encode(continuation, add_special_tokens=False)
             return Asked(ids[:1], ids[1:]) if ids[:1] == [self.opening] else Asked([self.opening], ids)
         context_ids, ids = self.prompt(text), self.prompt(text + continuation)
         return Asked(context_ids, ids[len(context_ids) :])
+
+    @cached_property
+    def _begun(self) -> list[int]:
+        """What every answer to a source begins with: such as BART's BOS, or the token of a language."""
+        return Frame.of(self.tokenizer, TARGET).opening
 
     def prompt(self, text: str) -> list[int]:
         """Return a text's tokens as the model reads them before it writes."""
@@ -101,16 +112,18 @@ class Subject:
             StageError: a logit is not finite.
         """
         found: dict[int, Likelihood] = {}
-        order = sorted(range(len(asked)), key=lambda index: -sum(map(len, asked[index])))
+        lengths = [len(each.context) + len(each.continuation) for each in asked]
+        order = sorted(range(len(asked)), key=lambda index: -lengths[index])
         while order:
-            longest = sum(map(len, asked[order[0]]))
+            longest = lengths[order[0]]
             rows = max(1, LOGITS_BYTES // (4 * self.engine.vocab_size * longest))
             if getattr(self.engine, "renewed_after", None) is not None:
                 rows = 1  # The length of the longest text would turn the keys of all.
             batch, order = order[:rows], order[rows:]
             read = [asked[index] for index in batch]
             for index, each, logits_TV in zip(batch, read, self._logits(read), strict=True):
-                targets_T = np.array(each.continuation, dtype=np.int64)
+                targets_T = np.array(each.continuation[each.given :], dtype=np.int64)
+                logits_TV = logits_TV[each.given :]
                 greedy = bool((logits_TV.argmax(axis=1) == targets_T).all())
                 found[index] = Likelihood(-negative_log_likelihood(logits_TV, targets_T), greedy)
             if progress is not None:
@@ -118,7 +131,7 @@ class Subject:
         return [found[index] for index in range(len(asked))]
 
     def _logits(self, asked: Sequence[Asked]) -> Iterator[Any]:
-        contexts, continuations = zip(*asked, strict=True)
+        contexts, continuations = zip(*((each.context, each.continuation) for each in asked), strict=True)
         return self.task.continued(self.engine, contexts, continuations)
 
     def written(self, context: str, *, stops: Sequence[str], max_new_tokens: int, **choice: Any) -> str:
@@ -138,9 +151,11 @@ class Subject:
             max_new_tokens = min(max_new_tokens, self.engine.max_context - 1)
             ids = ids[-(self.engine.max_context - max_new_tokens) :]
         else:
-            max_new_tokens = min(max_new_tokens, self.engine.max_context)
+            max_new_tokens = min(max_new_tokens, self.engine.max_context - len(self._begun))
             ids = ids[-self.engine.max_context :]
         model, tokens = self.engine.begin(ids)
+        if not self.engine.continues:
+            tokens = [*tokens, *self._begun]
         steps = generate(
             model, [tokens], max_new_tokens=max_new_tokens, stop_tokens=self.stop_tokens, **choice
         )
