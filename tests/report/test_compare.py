@@ -11,6 +11,7 @@ from roots_compress.report import compare_text
 from roots_compress.report.comparability import NOT_MEASURED, Basis
 from roots_compress.report.compare import Comparison, comparison
 from roots_compress.report.differences import Axis
+from roots_compress.report.page.pictures import compared_sizes
 from roots_compress.results import RunMetrics
 from roots_compress.tasks.registry import CAUSAL_LM, task_named
 from tests.report.figures import PROTOCOL, run, speeds, stage
@@ -140,9 +141,13 @@ def test_likeness_is_compared_between_runs_of_one_first_model_only() -> None:
             rows[index] = replace(rows[index], metrics=replace(rows[index].metrics, **changes))
         return run(*rows, task=task.name)
 
-    found = compared(encoder(0.95), encoder(0.99))
+    runs = [encoder(0.95), encoder(0.99)]
+    found = compared(*runs)
     assert verdicts(found)["cosine"] == "better +0.0400"
-    found = compared(encoder(0.95), encoder(0.99, parameters=1_000_000))
+    assert compared_sizes(task, found, runs) is not None
+    runs = [encoder(0.95), encoder(0.99, parameters=1_000_000)]
+    found = compared(*runs)
+    assert compared_sizes(task, found, runs) is None
     assert "cosine" not in verdicts(found)
     assert not [each for each in found.sentences if "osine" in each]
     began = "cannot be compared: the runs began with different models."

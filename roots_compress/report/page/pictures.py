@@ -15,6 +15,7 @@ from roots_compress.report.charts.lines import Mark, Series, lines
 from roots_compress.report.charts.plane import Role, Spot, plane
 from roots_compress.report.charts.profile import profile
 from roots_compress.report.compare import Comparison
+from roots_compress.report.gates import start_fault
 from roots_compress.report.rows import quality_of
 from roots_compress.report.spread import speeds
 from roots_compress.report.text import candidate_line, megabytes
@@ -93,6 +94,8 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
 def compared_sizes(task: Task[Any], compared: Comparison, runs: Sequence[RunMetrics]) -> Chart | None:
     """Return quality against size of all runs, each in a colour; None where quality does not compare."""
     if task.metric.name not in (axis.key for axis in compared.axes):
+        return None
+    if task.metric.to_first and any(start_fault(runs[0], each) for each in runs):
         return None
     spots = []
     for colour, (name, run) in enumerate(zip(compared.runs, runs, strict=True), 1):
