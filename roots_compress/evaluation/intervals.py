@@ -5,7 +5,6 @@ Shape legend: E examples, R resamples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
@@ -26,7 +25,7 @@ Interval = tuple[float, float]
 
 
 def interval(
-    scores: Scores, of_mean: Callable[[float], float] = float, *, most: float = math.inf
+    scores: Scores, of_mean: Callable[[float], float] = float, *, most: float | None = None
 ) -> Interval | None:
     """Return the 95% interval of a figure by the bootstrap over its examples; None with fewer than two.
 
@@ -38,12 +37,13 @@ def interval(
     Args:
         scores: by example.
         of_mean: the figure of a mean over all places; it must rise.
-        most: what no figure is above.
+        most: what no figure is above, if there is such.
     """
     if len(scores.counts) < 2:
         return None
     low, high = _bounds(_resampled_means(scores.sums, scores.counts), len(scores.counts))
-    return min(of_mean(low), most), min(of_mean(high), most)
+    ends = of_mean(low), of_mean(high)
+    return ends if most is None else (min(ends[0], most), min(ends[1], most))
 
 
 def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interval | None:

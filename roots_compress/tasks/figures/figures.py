@@ -38,8 +38,8 @@ class Metric:
     """Its name in gates, where that is not `name`."""
     to_first: bool = False
     """Whether it is likeness to the run's first model, so that it compares between runs of one such model."""
-    most: float = math.inf
-    """No value is above it; an interval ends there."""
+    most: float | None = None
+    """No value is above it, and an interval ends there; None where any may be."""
     logarithm: str | None = None
     """The metric that is proportional to this one's logarithm, text by text, and compares between models with
     unlike tokenizers."""
