@@ -137,7 +137,7 @@ def test_likeness_is_compared_between_runs_of_one_first_model_only() -> None:
         rows = [stage(), stage(1, "quantize")]
         for index, value in enumerate((1.0, cosine)):
             quality = {"cosine": value, "torch_cosine": value}
-            changes = {"quality": quality, "timings": timings, "parameters": parameters}
+            changes: dict[str, Any] = {"quality": quality, "timings": timings, "parameters": parameters}
             rows[index] = replace(rows[index], metrics=replace(rows[index].metrics, **changes))
         return run(*rows, task=task.name)
 

@@ -315,8 +315,8 @@ def test_intervals_of_correlations_and_of_r2_are_those_of_resampled_texts(noise:
     spec = bert(ScoreHead(sigmoid=False))
 
     def found(task: Scoring) -> tuple[float, float]:
-        arguments = given_N[:, None], right_N[:, None], examples, lambda: spec
-        figures, parts_N = task.likeness(*arguments)
+        given_N1, right_N1 = (each_N[:, None].astype(np.float32) for each_N in (given_N, right_N))
+        figures, parts_N = task.likeness(given_N1, right_N1, examples, lambda: spec)
         assert parts_N.mean() == pytest.approx(figures[task.metric.name])
         scores = PartScores(parts_N, np.ones(count, np.int64))
         return interval(scores, most=task.metric.most) or (np.nan, np.nan)

@@ -112,10 +112,9 @@ def test_what_every_target_begins_with_is_read_and_counts_for_nothing(source: Pa
     """BART's targets begin with BOS, and a translator's with a language, as perplexity has them too."""
     checkpoint = load_checkpoint(source)
     tokenizer = copy.deepcopy(checkpoint.tokenizer)
-    around = [(str(token), tokenizer.convert_tokens_to_ids(str(token))) for token in ("<bos>", "<eos>")]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=["<bos>", "$A", "<eos>"], special_tokens=around
-    )
+    backend = tokenizer.backend_tokenizer
+    around = [(token, backend.token_to_id(token)) for token in ("<bos>", "<eos>")]
+    backend.post_processor = TemplateProcessing(single=["<bos>", "$A", "<eos>"], special_tokens=around)
     subject = Subject(TASK, TASK.serve_model(checkpoint.model), tokenizer, ())
     said = evaluation_pairs(PAIRS[:1], tokenizer, longest=32, limit=1).targets[0].tolist()
     asked = subject.asked(*TEXTS[0])
