@@ -17,6 +17,7 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluation.size import stored_bytes
 from roots_compress.events import Events
+from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec
@@ -26,7 +27,7 @@ from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.quantize.protocol import QuantizeStage
 from roots_compress.stages.quantize.stage import quantize
 from tests.faults.commands import Commands
-from tests.specs import ENCODERS, KINDS, with_experts
+from tests.specs import BY_SIGMOIDS, ENCODERS, KINDS, with_experts
 from tests.stages.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
@@ -178,6 +179,17 @@ def test_every_expert_is_quantized_and_the_router_is_not(
     assert errors.median() < most
     save_checkpoint(outcome.checkpoint, tmp_path / "saved")
     assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(model))
+
+
+def test_experts_are_chosen_in_half_precision_as_before(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(spec=with_experts(**BY_SIGMOIDS))
+    block = next(each for each in checkpoint.model.modules() if isinstance(each, MoeBlock))
+    block.selection_bias += 14.0  # As large as DeepSeek-V3's.
+    save_checkpoint(run(tmp_path, checkpoint, "fp16").checkpoint, tmp_path / "halved")
+    halved = load_checkpoint(tmp_path / "halved").model
+    assert halved.dtype == torch.float16
+    kept = next(each for each in halved.modules() if isinstance(each, MoeBlock))
+    assert torch.equal(kept.selection_bias, block.selection_bias)
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4", "fp16"])
