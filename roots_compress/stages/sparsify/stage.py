@@ -52,7 +52,10 @@ def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageConte
     curves: dict[str, tuple[Point, ...]] = {}
     if config.adaptation is not None:
         part_with(model, dense)
-        summary = _adapt(config.adaptation, model, checkpoint, context)
+        # A checkpoint may be stored in half precision; training needs float32, of model and teacher.
+        plain = dense.dtype == torch.float32
+        teacher = checkpoint if plain else Checkpoint(copy.deepcopy(dense).float(), checkpoint.tokenizer)
+        summary = _adapt(config.adaptation, model.float(), teacher, context)
         notes["adaptation"], curves = summary.to_json(), summary.curves
         notes["adapted_perplexity"] = math.exp(meter.measure())
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes, curves=curves)

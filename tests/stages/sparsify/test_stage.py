@@ -91,6 +91,15 @@ def test_adaptation_comes_nearer_to_the_dense_model(tmp_path: Path) -> None:
         torch.testing.assert_close(each, before[name], atol=0, rtol=0)
 
 
+def test_a_checkpoint_in_half_precision_is_adapted_in_float32(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    checkpoint.model.half()
+    training = TrainingConfig(steps=2, batch_size=2, block_size=128)
+    outcome = run(tmp_path, checkpoint, blocks=1, adaptation=AdaptationConfig(training=training))
+    assert outcome.checkpoint.model.dtype == torch.float32
+    assert checkpoint.model.dtype == torch.float16
+
+
 LONGROPE = LongRopeScaling(
     short_factor=(1.0,) * 4,
     long_factor=(2.0,) * 4,
