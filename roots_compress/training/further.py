@@ -25,7 +25,7 @@ from roots_compress.errors import InputError, StageError, located
 from roots_compress.events import Events
 from roots_compress.io.names import in_utf8
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.training.batches import BatchOrder
+from roots_compress.training.batches import BatchOrder, scored_windows
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teach import WindowMaker, teach
 from roots_compress.training.loop import check_trainable, windows_needed
@@ -77,9 +77,9 @@ class Judge:
                 return None
             learnt, held = parts
             try:
-                windows = self._windows(held, limit)
+                windows = scored_windows(self._windows(held, limit))
                 self._windows(learnt, 1)
-            except InputError:  # Of the text, if there is anything wrong, the training itself will tell.
+            except InputError:  # If the text has a fault, the training itself will name it.
                 continue
             return replace(text, train=learnt), windows
         return None

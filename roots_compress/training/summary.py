@@ -19,13 +19,14 @@ class Judged:
 
     before: float
     after: float
+    """NaN or infinite, like the other, where the model gives no finite loss; notes then hold null."""
     windows: int
     """Of that text."""
 
     @property
     def worse(self) -> bool:
         """Whether it did no good, so that the weights from before are kept."""
-        return not self.after < self.before
+        return not (self.after < self.before or math.isfinite(self.after) > math.isfinite(self.before))
 
     def in_words(self, who: str) -> str:
         """Say that a training did no good, without a full stop at the end."""
@@ -38,8 +39,8 @@ class Judged:
         """Return it for a stage's notes."""
         return {
             "windows": self.windows,
-            "loss_before": self.before,
-            "loss_after": self.after,
+            "loss_before": self.before if math.isfinite(self.before) else None,
+            "loss_after": self.after if math.isfinite(self.after) else None,
             "kept": "before" if self.worse else "after",
         }
 
@@ -53,7 +54,9 @@ class Judged:
         found = notes.get("judged") if isinstance(notes, dict) else None
         if not isinstance(found, dict):
             return None
-        before, after, windows = (found.get(key) for key in ("loss_before", "loss_after", "windows"))
+        losses = (found.get(key) for key in ("loss_before", "loss_after"))
+        before, after = (math.nan if each is None else each for each in losses)
+        windows = found.get("windows")
         if isinstance(before, float) and isinstance(after, float) and isinstance(windows, int):
             return cls(before, after, windows)
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from roots_compress.configs.sparsify import AdaptationConfig, SparsifyConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.configs.tune import TuneConfig
-from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.documents import Document, Span, TextSplit
 from roots_compress.errors import StageError
 from roots_compress.events import Events
 from roots_compress.models.ops.heads import EmbeddingHead
@@ -146,6 +148,36 @@ def test_what_judges_is_not_learnt(
     assert held
     assert not set(learnt) & set(held)
     assert set(learnt) | set(held) == set(SPLIT.train)
+
+
+def test_windows_that_score_nothing_are_not_counted(learned: Checkpoint, tmp_path: Path) -> None:
+    silent = {int(index) for index in np.random.default_rng(0).permutation(20)[:2]}
+    documents = tuple(Document((Span(f"{TEXT} {number}", number not in silent),)) for number in range(20))
+    text = TextSplit(documents, (), "twenty documents, of which nothing is to be learnt in two")
+    judged = judged_in(run(TrainConfig(training=TRAINING), tmp_path, learned, text=text).notes, None)
+    assert judged["windows"] == 2  # Of twelve: those with the end of a document, which is scored.
+
+
+def test_a_last_step_that_broke_the_model_is_undone(learned: Checkpoint, tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"steps": 1, "learning_rate": 1e39, "warmup_ratio": 0.0})
+    outcome = run(TrainConfig(training=training), tmp_path, learned)
+    judged = judged_in(outcome.notes, None)
+    assert judged["loss_after"] is None
+    assert judged["kept"] == "before"
+    assert same_weights(outcome.checkpoint, learned)
+    json.dumps(judged, allow_nan=False)
+    caption = stage_of(TrainConfig(training=training)).caption(outcome.notes)
+    assert caption is not None
+    assert "the weights from before are kept" in caption
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_several_processes_keep_the_same_weights(learned: Checkpoint, tmp_path: Path) -> None:
+    training = HARM.model_copy(update={"processes": 2})
+    outcome = run(TrainConfig(training=training), tmp_path, learned)
+    assert judged_in(outcome.notes, None)["kept"] == "before"
+    assert same_weights(outcome.checkpoint, learned)
 
 
 def test_too_little_text_is_learnt_without_a_judge(learned: Checkpoint, tmp_path: Path) -> None:
