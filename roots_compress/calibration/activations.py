@@ -96,9 +96,8 @@ class InputStatistics:
         Raises:
             StageError: an input channel of the module `name` held NaN or an infinity.
         """
-        bad = (
-            (~torch.isfinite(self.squared_norms) | ~torch.isfinite(self.largest)).nonzero().flatten().tolist()
-        )
+        finite_C = torch.isfinite(self.squared_norms) & torch.isfinite(self.largest)
+        bad = (~finite_C).nonzero().flatten().tolist()
         if bad:
             raise StageError(
                 f"{len(bad)} input channels of {name} are NaN or infinite on the calibration text, "
@@ -172,10 +171,9 @@ class ResidualStream:
         self._ahead: list[tuple[list[Tensor], list[Context]]] = [([], []) for _ in parts]
         """Of each stack that is not entered yet: its stream, and what its blocks share."""
         recorders = [_Recorder() for _ in parts]
-        with torch.no_grad(), _layers_replaced(parts, recorders):
+        with torch.no_grad(), _layers_replaced(parts, recorders), self.computing():
             for inputs in batches(windows, batch_size, device):
-                with self.computing():
-                    model.model(**inputs, use_cache=False)
+                model.model(**inputs, use_cache=False)
                 for recorder, (hidden, contexts) in zip(recorders, self._ahead, strict=True):
                     hidden.append(recorder.hidden.float().cpu())
                     contexts.append(recorder.context)
@@ -199,9 +197,7 @@ class ResidualStream:
             encoder = self._model.encoder
             assert encoder is not None
             with self.computing():
-                given = [
-                    as_multiplied(encoder.normed(hidden_BSW.to(self.device))) for hidden_BSW in self.hidden
-                ]
+                given = [as_multiplied(encoder.normed(x_BSW.to(self.device))) for x_BSW in self.hidden]
             self.hidden, contexts = self._ahead.pop(0)
             self._contexts = [
                 replace(context, source=replace(context.source, states_BSW=states_BSW))
@@ -220,10 +216,7 @@ class ResidualStream:
             half: the block, perhaps a changed one, with its norms.
             first: batches before this one are left out.
         """
-        for hidden_BTW, context in self._batches(first):
-            with self.computing():
-                given_BTW = half.contribution(hidden_BTW, context)
-            yield given_BTW
+        return self._computed(half.contribution, first)
 
     def read(self, half: Half) -> Iterator[Tensor]:
         """Yield what a block reads of each batch, `BTW`."""
@@ -232,10 +225,7 @@ class ResidualStream:
 
     def inner(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a block's last projection reads of each batch, `BTC`."""
-        for hidden_BTW, context in self._batches(first):
-            with self.computing():
-                inner_BTC = half.inner(hidden_BTW, context)
-            yield inner_BTC
+        return self._computed(half.inner, first)
 
     def given(self, half: Half, projection: nn.Linear, inputs_BTC: Tensor) -> Tensor:
         """Return what a block adds, `BTW`, given what its last projection reads."""
@@ -264,6 +254,12 @@ class ResidualStream:
         self.enter(layer)
         for half in layer.halves:
             self.add(half, self.contributions(half))
+
+    def _computed(self, compute: Callable[[Tensor, Context], Tensor], first: int) -> Iterator[Tensor]:
+        for hidden_BTW, context in self._batches(first):
+            with self.computing():  # Left before the yield: what the caller computes is not its concern.
+                computed = compute(hidden_BTW, context)
+            yield computed
 
     def _batches(self, first: int) -> Iterator[tuple[Tensor, Context]]:
         for hidden_BTW, context in zip(self.hidden[first:], self._contexts[first:], strict=True):

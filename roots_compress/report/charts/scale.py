@@ -9,7 +9,6 @@ from typing import Self
 
 MARGIN = 0.07
 """The share of an axis that stays free at each end."""
-"""Of an axis that stays free at both ends."""
 STEPS = (1, 2, 5, 10)
 
 
