@@ -9,6 +9,7 @@ import pytest
 
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.kept_back import keep_back
 from roots_compress.data.packing import shuffled
 from roots_compress.data.prepare.prepare import prepare
 from roots_compress.data.streamed import StreamedDocuments, streamed
@@ -50,6 +51,17 @@ def test_where_training_begins_is_drawn_and_is_not_another_text(corpus: Streamed
     fewer = corpus.first(20, 1000)
     assert len(list(fewer)) == 20
     assert text_sha256(fewer) != text_sha256(corpus)
+
+
+def test_the_last_documents_are_kept_back_from_a_training(corpus: StreamedDocuments) -> None:
+    texts = [document.text for document in corpus]
+    parts = keep_back(corpus, 0.1, characters=10**6, seed=0)
+    assert parts is not None
+    learnt, held = parts
+    assert isinstance(learnt, StreamedDocuments)
+    assert [document.text for document in held] == texts[:26:-1]
+    assert [document.text for document in learnt] == texts[:27]
+    assert learnt.text_bytes == sum(len(text.encode()) for text in texts[:27])
 
 
 def test_a_folder_that_is_no_prepared_corpus_is_not_streamed(tmp_path: Path) -> None:
