@@ -29,6 +29,18 @@ STACKED_NAMES = {
 TRAINING = ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 
 
+def first_moe(spec: ModelSpec) -> Moe:
+    """Return the first mixture of experts.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    moe = next((op for _, op in spec.blocks() if isinstance(op, Moe)), None)
+    if moe is None:
+        raise ValueError("it has no experts")
+    return moe
+
+
 def with_experts(
     switches: Switches, spec: ModelSpec, *, key: str, experts: int, chosen: int, renormalise: bool
 ) -> ModelSpec:
@@ -75,12 +87,9 @@ def without_experts(
     Raises:
         ValueError: the model has no experts.
     """
-    ops = [op for _, op in spec.blocks()]
-    moe = next((op for op in ops if isinstance(op, Moe)), None)
-    if moe is None:
-        raise ValueError("it has no experts")
+    moe = first_moe(spec)
     given = Mlp(channels=channels or moe.channels, activation=moe.activation)
-    mlp = next((op for op in ops if isinstance(op, Mlp)), given)
+    mlp = next((op for _, op in spec.blocks() if isinstance(op, Mlp)), given)
     plain = each_sublayer(spec, lambda each: changed(each, op=mlp) if isinstance(each.op, Moe) else each)
     return plain, moe, {key: moe.experts, "num_experts_per_tok": moe.chosen}
 
@@ -169,11 +178,10 @@ def write_shared(spec: ModelSpec, renormalise: bool) -> dict[str, Any]:
     Raises:
         ValueError: the model has no experts, or none that all tokens go through.
     """
-    ops = [op for _, op in spec.blocks()]
-    moe = next((op for op in ops if isinstance(op, Moe)), None)
-    mlp = next((op for op in ops if isinstance(op, Mlp) and op.weighed), None)
-    if moe is None or mlp is None:
-        raise ValueError("it has no experts, or none that all tokens go through")
+    moe = first_moe(spec)
+    mlp = next((op for _, op in spec.blocks() if isinstance(op, Mlp) and op.weighed), None)
+    if mlp is None:
+        raise ValueError("it has no expert that all tokens go through")
     return {
         "num_experts": moe.experts,
         "num_experts_per_tok": moe.chosen,

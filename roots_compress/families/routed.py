@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.decoder_tensors import NORM_NAMES
-from roots_compress.families.experts import TRAINING, Shared
+from roots_compress.families.experts import TRAINING, Shared, first_moe
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.mlp import Activation, Mlp
@@ -131,11 +131,8 @@ def routed_blocks(spec: ModelSpec) -> tuple[Moe, Mlp | None]:
     Raises:
         ValueError: the model has no experts.
     """
-    ops = [op for _, op in spec.blocks()]
-    moe = next((op for op in ops if isinstance(op, Moe)), None)
-    if moe is None:
-        raise ValueError("it has no experts")
-    return moe, next((op for op in ops if isinstance(op, Mlp) and op.shared), None)
+    shared = (op for _, op in spec.blocks() if isinstance(op, Mlp) and op.shared)
+    return first_moe(spec), next(shared, None)
 
 
 def sharing(moe: Moe, shared: Mlp | None) -> int:
