@@ -175,6 +175,7 @@ def source_config(family: str, **overrides: Any) -> PreTrainedConfig:
 
 def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """Return a family's model with random weights everywhere, norms and biases too."""
+    torch.manual_seed(seed)  # The class draws weights, which those drawn below are added to.
     model: PreTrainedModel = AutoModelForCausalLM.from_config(source_config(family, **overrides)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -205,6 +206,7 @@ def encoder(family: str, changes: dict[str, Any]) -> PreTrainedModel:
     architecture = fields.pop("architectures")[0]
     left_out = "intermediate_size" if family == "distilbert" else "hidden_dim"
     del fields[left_out]
+    torch.manual_seed(0)
     model: PreTrainedModel = getattr(transformers, architecture)(AutoConfig.for_model(family, **fields))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
