@@ -49,7 +49,8 @@ class StreamedDocuments(Sequence[Document]):
                 continue
             import pyarrow.parquet
 
-            metadata = pyarrow.parquet.read_metadata(path)
+            with path.open("rb") as file:
+                metadata = pyarrow.parquet.read_metadata(file)
             for group in range(metadata.num_row_groups):
                 self._parts.append(_Part(path, group))
                 counts.append(metadata.row_group(group).num_rows)
@@ -128,5 +129,6 @@ def _documents(part: _Part) -> list[Document]:
         return read_documents(part.path)
     import pyarrow.parquet
 
-    table = pyarrow.parquet.ParquetFile(part.path).read_row_group(part.group, columns=["text"])
+    with part.path.open("rb") as file:
+        table = pyarrow.parquet.ParquetFile(file).read_row_group(part.group, columns=["text"])
     return [Document.plain(text) for text in table["text"].to_pylist()]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.results import RunMetrics
 from tests.cli.shells import shell
 
@@ -45,3 +46,15 @@ def test_an_odd_path_is_named_in_errors_without_breaking_them(
     assert ended.returncode == 2, ended.stderr
     assert "there is no finished run here" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_a_corpus_is_written_under_a_name_that_the_locale_cannot_read(form: str, tmp_path: Path) -> None:
+    words = "a kind reader of this page finds the plain text of a short and honest tale in it"
+    (tmp_path / "text.txt").write_text(f"{words}.\n")
+    folder = "ünïcödé-模型"
+    prepared = f'$ROOTS data prepare text.txt --out "$NAME" --min-words 2 --format {form}'
+    ended = shell(prepared, tmp_path, NAME=folder, **ASCII)
+    assert ended.returncode == 0, ended.stderr
+    (shard,) = (tmp_path / folder).glob(f"part-*.{form}*")
+    assert [each.text for each in read_documents(shard)] == [f"{words}.\n"]

@@ -137,4 +137,4 @@ def markdown(datasheet: Mapping[str, Any], name: str) -> str:
         lines.append(
             f"| {each['name']} | {each['documents']:,} | {amount(each['text_bytes'])} | `{each['sha256']}` |"
         )
-    return "\n".join([*lines, "", "Settings are in `datasheet.json`.", ""])
+    return printable("\n".join([*lines, "", "Settings are in `datasheet.json`.", ""]))

@@ -269,7 +269,10 @@ def _finish(work: Path, datasheet: dict[str, Any], out: Path) -> None:
     for path in corpus.iterdir():
         if path.name not in wanted:
             path.unlink()
-    with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(corpus / REMOVED_NAME), "wb"), "zstd") as target:
+    with (
+        (corpus / REMOVED_NAME).open("wb") as file,
+        pyarrow.CompressedOutputStream(pyarrow.PythonFile(file), "zstd") as target,
+    ):
         if (work / REMOVED).exists():
             with (work / REMOVED).open("rb") as source:
                 shutil.copyfileobj(source, target, COPY_BYTES)

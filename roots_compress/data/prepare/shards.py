@@ -72,22 +72,32 @@ def _parquet(path: Path) -> Writer:
     import pyarrow.parquet
 
     schema = pyarrow.schema([("text", pyarrow.large_string()), ("source", pyarrow.string())])
-    writer = pyarrow.parquet.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    file = path.open("wb")  # By the path itself pyarrow looks for another name where the locale is not UTF-8.
+    writer = pyarrow.parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
     def write(rows: list[tuple[str, str]]) -> None:
         columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
         writer.write_table(pyarrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
 
-    return write, writer.close
+    def close() -> None:
+        with file:
+            writer.close()
+
+    return write, close
 
 
 def _jsonl(path: Path) -> Writer:
     import pyarrow
 
-    file = pyarrow.CompressedOutputStream(pyarrow.OSFile(str(path), "wb"), "zstd")
+    file = path.open("wb")
+    compressed = pyarrow.CompressedOutputStream(pyarrow.PythonFile(file), "zstd")
 
     def write(rows: list[tuple[str, str]]) -> None:
         lines = (json.dumps({"text": text, "source": source}, ensure_ascii=False) for text, source in rows)
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        compressed.write("".join(f"{line}\n" for line in lines).encode())
 
-    return write, file.close
+    def close() -> None:
+        with file:
+            compressed.close()
+
+    return write, close
