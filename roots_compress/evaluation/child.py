@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,8 @@ def _last_lines(process: subprocess.Popen[str]) -> Iterator[deque[str]]:
 
     def read() -> None:
         assert process.stderr is not None
-        said.extend(line.strip() for line in process.stderr if line.strip())
+        with suppress(ValueError):  # An interruption may close the stream before its end.
+            said.extend(line.strip() for line in process.stderr if line.strip())
 
     reader = Thread(target=read, daemon=True)
     reader.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,16 @@ def test_table_of_the_specification_names_every_field(name: str, part: type[Part
     assert part.model_fields.keys() - {"kind"} <= set(re.findall(r"`(\w+)`", row))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guides/import.md"])
-def test_pages_count_the_gguf_architectures(page: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "named"),
+    [
+        ("README.md", GGUF_FAMILIES.keys() - {"bert"}),  # That one is named with the encoders.
+        ("docs/guides/import.md", GGUF_FAMILIES.keys()),
+    ],
+)
+def test_pages_count_the_gguf_architectures(page: str, named: Set[str]) -> None:
     text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
-    assert f"{len(GGUF_FAMILIES)} architectures" in text
+    assert f"{len(named)} architectures" in text
 
 
 def test_table_of_sparse_attention_names_every_kind_and_its_keys() -> None:
