@@ -1,4 +1,4 @@
-"""dots.llm1: a Qwen 3 with experts that sigmoids weigh, beside one for all."""
+"""dots.llm1: Qwen 3 with routed experts, a sigmoid router and shared experts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from roots_compress.models.spec import ModelSpec
 
 
 def _windows(switches: Switches, layers: int) -> Sequence[int | None]:
+    # Not as Qwen's: the class takes null for max_window_layers where no layer asks for it.
     window, first = switches.optional_number("sliding_window", 4096), switches.said("max_window_layers", 62)
     if window is None or switches.said("layer_types", None) is not None:
         first = layers  # Nothing asks for it.

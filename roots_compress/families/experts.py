@@ -19,7 +19,7 @@ SHARED_NAMES = {
     **{f"shared_mlp.{name}_proj": f"mlp.shared_expert.{name}_proj" for name in ("gate", "up", "down")},
     "shared_mlp.router": "mlp.shared_expert_gate",
 }
-"""Modules of a layer with an expert that all tokens go through, as Qwen calls them."""
+"""Modules of a layer with a shared expert, by Qwen's names."""
 STACKED_NAMES = {
     "mlp.experts.{}.gate_proj": "mlp.experts.gate_up_proj",
     "mlp.experts.{}.up_proj": "mlp.experts.gate_up_proj",
@@ -127,11 +127,11 @@ def read_moe(
 
 @dataclass(frozen=True)
 class Shared:
-    """Experts, and one more that all tokens go through.
+    """Routed experts, and a shared expert.
 
     Attributes:
         moe: the experts that are chosen.
-        mlp: the one for all.
+        mlp: the shared expert.
     """
 
     moe: Moe
@@ -149,7 +149,7 @@ class Shared:
 def read_shared(
     switches: Switches, activation: Activation, *, channels: tuple[int, int], **defaults: Any
 ) -> Shared:
-    """Take what a Qwen says of experts, one of which all tokens go through.
+    """Take the keys of a Qwen's routed and shared experts.
 
     Args:
         switches: the configuration.
@@ -176,12 +176,12 @@ def write_shared(spec: ModelSpec, renormalise: bool) -> dict[str, Any]:
     """Return the keys that `read_shared` takes; `renormalise` says whether there is one of that.
 
     Raises:
-        ValueError: the model has no experts, or none that all tokens go through.
+        ValueError: the model has no routed experts, or no shared expert.
     """
     moe = first_moe(spec)
     mlp = next((op for _, op in spec.blocks() if isinstance(op, Mlp) and op.weighed), None)
     if mlp is None:
-        raise ValueError("it has no expert that all tokens go through")
+        raise ValueError("it has no shared expert")
     return {
         "num_experts": moe.experts,
         "num_experts_per_tok": moe.chosen,

@@ -1,4 +1,4 @@
-"""GLM-4.5 (and 4.6, 4.7): experts that sigmoids weigh beside one for all, and half of each head turned."""
+"""GLM-4.5, 4.6 and 4.7: a sigmoid router, shared experts, and rotary positions on half of each head."""
 
 from __future__ import annotations
 

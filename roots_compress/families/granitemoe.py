@@ -34,7 +34,7 @@ BESIDE_NAMES = {
     **{f"shared_mlp.{name}_proj": "shared_mlp.input_linear" for name in ("gate", "up")},
     "shared_mlp.down_proj": "shared_mlp.output_linear",
 }
-"""Names where an expert that all tokens go through is beside them."""
+"""Names of experts in layers that have a shared expert too."""
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -76,15 +76,16 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_granite(plain), **experts}
 
 
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"attention_multiplier": 0.3},
+    {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "num_key_value_heads": 1},
+    {"logits_scaling": 6.0, "tie_word_embeddings": True, "num_experts_per_tok": 1},
+)
 FAMILY = Family(
     "granitemoe",
     "GraniteMoeForCausalLM",
     _read,
     _write,
     partial(decoder_rules, names=NAMES),
-    variants=(
-        {"attention_multiplier": 0.3},
-        {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "num_key_value_heads": 1},
-        {"logits_scaling": 6.0, "tie_word_embeddings": True, "num_experts_per_tok": 1},
-    ),
+    variants=VARIANTS,
 )

@@ -1,6 +1,6 @@
 """Granite 4: Granite 3 with fused feed-forward blocks, and in some models with layers of Mamba-2.
 
-Some models have experts beside the feed-forward block, which then is the one that all tokens go through.
+Some models have routed experts too; their feed-forward block is then the shared expert.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Granite 3 with experts in all layers, beside one that all tokens go through."""
+"""Granite 3 with routed experts and a shared expert in every layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import TRAINING
 from roots_compress.families.granite import granite_spec, write_granite
-from roots_compress.families.granitemoe import BESIDE_NAMES, CHANNELS, beside_experts, write_beside
+from roots_compress.families.granitemoe import BESIDE_NAMES, CHANNELS, VARIANTS, beside_experts, write_beside
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 
@@ -34,9 +34,5 @@ FAMILY = Family(
     _read,
     _write,
     partial(decoder_rules, names=BESIDE_NAMES),
-    variants=(
-        {"attention_multiplier": 0.3},
-        {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "num_key_value_heads": 1},
-        {"logits_scaling": 6.0, "tie_word_embeddings": True, "num_experts_per_tok": 1},
-    ),
+    variants=VARIANTS,
 )

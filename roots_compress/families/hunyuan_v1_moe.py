@@ -1,4 +1,4 @@
-"""Hunyuan-A13B: a Hunyuan (dense) whose feed-forward blocks are experts, beside one for all tokens."""
+"""Hunyuan-A13B: a dense Hunyuan with routed experts and a shared expert in place of its MLPs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LFM2 with experts, which sigmoids weigh, in all layers but the first few."""
+"""LFM2 with a mixture of experts and a sigmoid router in all layers but the first few."""
 
 from __future__ import annotations
 

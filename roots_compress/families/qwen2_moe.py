@@ -1,4 +1,4 @@
-"""Qwen2-MoE and Qwen1.5-MoE: Qwen 2 with experts, one of which all tokens go through."""
+"""Qwen2-MoE and Qwen1.5-MoE: Qwen 2 with routed experts and a shared expert."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
 CHANNELS = (1408, 5632)
-"""Of each expert, and of the one that all tokens go through, where a configuration does not say them."""
+"""Channels of each routed expert, and of the shared expert, where a configuration does not say them."""
 
 
 def _windows(switches: Switches, layers: int) -> Sequence[int | None]:

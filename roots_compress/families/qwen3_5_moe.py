@@ -1,4 +1,4 @@
-"""Qwen3.5 with experts, one of which all tokens go through."""
+"""Qwen3.5 with routed experts and a shared expert."""
 
 from __future__ import annotations
 

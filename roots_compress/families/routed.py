@@ -1,4 +1,4 @@
-"""What families share whose experts are chosen as in DeepSeek-V3, beside one that all tokens go through."""
+"""Experts routed as in DeepSeek-V3, with a shared expert: what its families have in common."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_routed(
     groups: tuple[int, int] = (1, 1),
     scale: float = 1.0,
 ) -> Shared:
-    """Take what is said of experts that sigmoids weigh, and of the one for all.
+    """Take the keys of experts with a sigmoid router, and of the shared expert.
 
     Args:
         switches: the configuration.
@@ -49,7 +49,7 @@ def read_routed(
         experts: the default of how many there are; None where there is none.
         chosen: the same of the experts that a token goes through.
         channels: the default of each expert's.
-        shared: the default of the experts whose width the one for all has.
+        shared: the default number of shared experts: one block as wide as all of them.
         renormalise: the default of whether the chosen experts' weights are divided by their sum.
         groups: the defaults of the groups of experts, and of those that a token's experts are chosen from.
         scale: the default of the factor on the weights.
@@ -102,7 +102,7 @@ def shared_mlp(
     *,
     bias: bool = False,
 ) -> Mlp:
-    """Take how many experts' channels the one for all tokens has, and return it.
+    """Take the number of shared experts, and return it.
 
     Args:
         switches: the configuration.
@@ -126,7 +126,7 @@ def read_leading(switches: Switches, layers: int, default: int) -> list[bool]:
 
 
 def routed_blocks(spec: ModelSpec) -> tuple[Moe, Mlp | None]:
-    """Return the first mixture of experts, and the first expert that all tokens go through.
+    """Return the first mixture of experts, and the first shared expert.
 
     Raises:
         ValueError: the model has no experts.
@@ -142,7 +142,7 @@ def sharing(moe: Moe, shared: Mlp | None) -> int:
         ValueError: there is none, or its channels are no multiple of theirs.
     """
     if shared is None or shared.channels % moe.channels:
-        raise ValueError("the expert that all tokens go through has no multiple of the others' channels")
+        raise ValueError("the shared expert's channels are no multiple of the routed experts'")
     return shared.channels // moe.channels
 
 
@@ -162,7 +162,7 @@ def write_routed(spec: ModelSpec) -> dict[str, Any]:
     """Return the keys that `read_routed` and `read_leading` take, and the width of other layers.
 
     Raises:
-        ValueError: the model has no experts, or none that all tokens go through.
+        ValueError: the model has no routed experts, or no shared expert.
     """
     moe, shared = routed_blocks(spec)
     groups = moe.groups or Groups(count=1, chosen=1)

@@ -88,9 +88,9 @@ class BertLayout:
                 yield from linear_rules(f"blk.{index}.{theirs}", f"model.layers.{index}.{ours}")
 
     def others(self, spec: ModelSpec) -> Iterator[Rule]:
-        """Yield nothing: converters join none of them."""
+        """Return an empty iterator: converters join no tensors."""
         return iter(())
 
     def computed(self, spec: ModelSpec) -> Sequence[Computed]:
-        """Return nothing: each tensor has a place of its own."""
+        """Return an empty sequence: no tensor is computed from others."""
         return ()

@@ -90,7 +90,7 @@ def lfm2_moe(metadata: Metadata, config: Config) -> Config:
 
 
 def with_shared_expert(metadata: Metadata) -> Config:
-    """Return what is said of experts and of the one that all tokens go through."""
+    """Return the keys of routed experts and of the shared expert."""
     return {
         **experts(metadata, "num_experts"),
         "moe_intermediate_size": metadata.number(EXPERT_CHANNELS),

@@ -69,9 +69,9 @@ SHARED = {
     "shared_mlp.router": "ffn_gate_inp_shexp",
     "shared_mlp_pre_norm": "ffn_norm",
 }
-"""Of an expert that all tokens go through."""
+"""Names of a shared expert."""
 ROUTED = {name: theirs for name, theirs in SHARED.items() if name != "shared_mlp.router"}
-"""The same where nothing weighs it."""
+"""Names of a shared expert without a gate."""
 AFTER_ATTENTION = dict.fromkeys(("mlp_pre_norm", "shared_mlp_pre_norm"), "post_attention_norm")
 KEY_B, VALUE_B = "attn_k_b.weight", "attn_v_b.weight"
 LATENT = {

@@ -1,4 +1,4 @@
-"""What the metadata say of experts beside one that all tokens go through, and of latent attention."""
+"""GGUF metadata of routed experts with a shared expert, and of latent attention."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOFTMAX = 1
 
 
 def routed(metadata: Metadata) -> Config:
-    """Return what is said of experts and of the one for all, as transformers' newer families spell it."""
+    """Return the keys of routed and shared experts, as transformers' newer families name them."""
     return {
         "n_routed_experts": metadata.number(EXPERTS),
         "num_experts_per_tok": metadata.number(CHOSEN),
@@ -46,7 +46,7 @@ def routed(metadata: Metadata) -> Config:
 
 
 def by_sigmoids(metadata: Metadata, default: int) -> bool:
-    """Return whether sigmoids weigh the experts, and not a softmax."""
+    """Return whether the router is a sigmoid; it is a softmax otherwise."""
     gating = metadata.get(GATING) or default
     if gating not in (SOFTMAX, SIGMOID):
         metadata.refuse(GATING, f"is {gating!r:.100}; it must be {SOFTMAX} or {SIGMOID}")

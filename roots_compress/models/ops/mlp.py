@@ -33,7 +33,7 @@ class Mlp(OpSpec):
     bias: bool = False
     weighed: bool = False
     """Whether what it gives is multiplied by the sigmoid of a projection of what it reads to one number, as
-    of an expert that all tokens go through."""
+    of a shared expert."""
     shared: bool = False
     """Whether it is such an expert, added as it is."""
 
