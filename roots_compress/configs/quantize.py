@@ -15,10 +15,11 @@ from roots_compress.errors import Key, Location, Text, recipe_key
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
-INT8 = "8-bit weights. A timing of some seconds chooses between products of integers and of floats."
+IN_INT8 = "8-bit weights. A timing of some seconds chooses between products of integers and of floats."
 WEIGHTS_ONLY = "int8 only: products of floats, without timing. Decodes faster, reads slower, loses less."
 INTEGER_PRODUCTS = "int8 only: products of integers, without timing. Reads faster, decodes slower."
-INT8_CACHE = "int8 and int4 only. Cache keys and values in 8 bits, so that long contexts decode faster."
+INT8_CACHE = "int8 and int4 only: keys and values cached in 8 bits, without timing."
+FLOAT_CACHE = "int8 and int4 only: keys and values cached as floats, without timing."
 ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
 
@@ -45,7 +46,7 @@ class QuantizeConfig(StageSettings):
     """Label of the row in reports."""
     scheme: Annotated[
         Literal["int8", "int4", "fp16"],
-        Option("--int8", value="int8", help=INT8),
+        Option("--int8", value="int8", help=IN_INT8),
         Option("--int4", value="int4", help="4-bit weights; 8 bits where 4 would cost most."),
         Option("--fp16", value="fp16", help="Half precision."),
     ] = "int8"
@@ -64,10 +65,10 @@ class QuantizeConfig(StageSettings):
     `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
     least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
     serve_on: ServeOn = "auto"
-    """int8 with products `auto`: the kind of processor that will serve the model. `auto` is this machine,
-    with the run's threads. For another kind, stored measurements decide."""
+    """int8 and int4 only. The kind of processor that will serve the model. `auto` is this machine, with the
+    run's threads. For another kind, stored measurements decide the products, and the cache is of floats."""
     workload: Annotated[WorkloadConfig, Option("--workload")] = WorkloadConfig()
-    """int8 with products `auto`: tokens read and written, for which the faster products are taken."""
+    """int8 and int4 only. Tokens read and written, for which the faster products and cache are taken."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
     """int8 with products `auto` or `integer`: how much quantized inputs may add to the loss, in nats a
     prediction (a text of classifiers and embeddings, a token of others). The costliest inputs stay in
@@ -89,10 +90,15 @@ class QuantizeConfig(StageSettings):
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
     """Correct weights that are not yet rounded for the error of those that are (GPTQ)."""
-    cache: Annotated[Literal["float", "int8"], Option("--int8-cache", value="int8", help=INT8_CACHE)] = (
-        "float"
-    )
-    """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
+    cache: Annotated[
+        Literal["auto", "float", "int8"],
+        Option("--int8-cache", value="int8", help=INT8_CACHE),
+        Option("--float-cache", value="float", help=FLOAT_CACHE),
+    ] = "auto"
+    """int8 and int4 only. How a graph caches keys and values. `int8`: in 8 bits, so that long contexts decode
+    faster. `auto`: in 8 bits where a `workload` of 1,024 tokens or more takes at least 5% less time with them
+    on this machine, which is timed, and where they add at most 0.005 nats a token to the loss; as floats
+    otherwise."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
     own_windows: Annotated[int, Field(ge=0)] = 32
@@ -140,8 +146,8 @@ class QuantizeConfig(StageSettings):
             yield ("cache",), text
 
     def settled(self, chosen: Mapping[str, object]) -> Self:
-        """Return these settings with the products chosen, and without what only the choice depended on."""
-        found = self.model_copy(update={"products": chosen["products"]})
+        """Return these settings with what was chosen, and without what only the choice depended on."""
+        found = self.model_copy(update={key: chosen[key] for key in ("products", "cache") if key in chosen})
         unused = [key for key in USED_WITH if found._unused(key)]
         return found.model_copy(update={key: type(self).model_fields[key].default for key in unused})
 
@@ -149,7 +155,12 @@ class QuantizeConfig(StageSettings):
         """Say why a setting would have no effect; None where it has one, or was left at its default."""
         if getattr(self, key) == type(self).model_fields[key].default:
             return None
-        for other, values in USED_WITH[key].items():
+        faults = [self._unfit(others) for others in USED_WITH[key]]
+        return None if None in faults else faults[-1]
+
+    def _unfit(self, others: Mapping[str, tuple[str, ...]]) -> str | None:
+        """Say which of other settings has none of the values that it must have; None where each has one."""
+        for other, values in others.items():
             if (found := getattr(self, other)) not in values:
                 first, *more = (Key(other, value=value) for value in values)
                 rest = [piece for each in more for piece in (" or ", each)]
@@ -167,19 +178,27 @@ ACTIVATIONS: dict[str, dict[str, object]] = {
     "never": {"products": "float"},
 }
 """What each value of the former key `activations` asked for."""
-WEIGHTS_IN_INTEGERS: dict[str, tuple[str, ...]] = {"scheme": ("int8", "int4")}
-USED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
-    "products": {"scheme": ("int8",)},
-    "serve_on": {"scheme": ("int8",), "products": ("auto",)},
-    "workload": {"scheme": ("int8",), "products": ("auto",)},
-    "activation_loss": {"scheme": ("int8",), "products": ("auto", "integer")},
-    "group_size": WEIGHTS_IN_INTEGERS,
-    "eight_bit_fraction": {"scheme": ("int4",)},
-    "max_bytes": {"scheme": ("int4",)},
-    "max_loss": {"scheme": ("int4",)},
-    "fold": WEIGHTS_IN_INTEGERS,
-    "compensate": WEIGHTS_IN_INTEGERS,
-    "cache": WEIGHTS_IN_INTEGERS,
-    "own_windows": WEIGHTS_IN_INTEGERS,
+Values = dict[str, tuple[str, ...]]
+INT8: Values = {"scheme": ("int8",)}
+INT4: Values = {"scheme": ("int4",)}
+WEIGHTS_IN_INTEGERS: Values = {"scheme": ("int8", "int4")}
+TIMED: tuple[Values, ...] = (
+    {"scheme": ("int8",), "products": ("auto",)},
+    {"scheme": ("int8", "int4"), "cache": ("auto",)},
+)
+USED_WITH: dict[str, tuple[Values, ...]] = {
+    "products": (INT8,),
+    "serve_on": TIMED,
+    "workload": TIMED,
+    "activation_loss": ({"scheme": ("int8",), "products": ("auto", "integer")},),
+    "group_size": (WEIGHTS_IN_INTEGERS,),
+    "eight_bit_fraction": (INT4,),
+    "max_bytes": (INT4,),
+    "max_loss": (INT4,),
+    "fold": (WEIGHTS_IN_INTEGERS,),
+    "compensate": (WEIGHTS_IN_INTEGERS,),
+    "cache": ({"cache": ("float",)}, WEIGHTS_IN_INTEGERS),
+    "own_windows": (WEIGHTS_IN_INTEGERS,),
 }
-"""For a setting, the values of others that it has an effect with. Beside any other it may not be given."""
+"""For a setting, the values of others that it has an effect with; any of several sets of them. Beside other
+values it may not be given."""

@@ -207,9 +207,12 @@ def test_a_flag_is_named_for_the_value_that_it_gives_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--int4 --serve-on amx", "--serve-on: goes with --int8, not with --int4: leave it out"),
+        ("--fp16 --serve-on amx", "--serve-on: goes with --int8 or --int4, not with --fp16: leave it out"),
         ("--int8-cache --fp16", "--int8-cache: goes with --int8 or --int4, not with --fp16: leave it out"),
-        ("--weights-only --workload 9:9", "--workload: goes with products auto, not with --weights-only"),
+        (
+            "--weights-only --float-cache --workload 9:9",
+            "--workload: goes with cache auto, not with --float-cache",
+        ),
         ("--int8 --int4", "--int4: scheme is set already, by --int8"),
         ("--int8 --set scheme=int4", "--set scheme: scheme is set already, by --int8"),
         ("--group-size 24", "--group-size: must be 'auto', 16, 32, 64 or 128"),

@@ -11,11 +11,12 @@ from roots_compress.models.ops.base import Matrix
 from roots_compress.models.quantized import Format, matrix_bytes
 from roots_compress.models.spec import EMBEDDING, HEAD, LAYER_PROJECTION, LAYER_TABLE, ModelSpec
 from roots_compress.stages.expected import Expected, ExpectedModel
+from roots_compress.stages.quantize.cache_choice import may_gain
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.plan import format_of_tables, usual_format
 from roots_compress.stages.quantize.products.choice import integers_pay
 from roots_compress.stages.quantize.products.measured import measured_times
-from roots_compress.stages.quantize.products.timing import layer_weights
+from roots_compress.stages.quantize.products.timing import caches_context, layer_weights
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.system.machine import own_instruction_set, processor_class
 from roots_compress.tasks.registry import task_of_spec
@@ -24,6 +25,8 @@ HIGHER: Format = "w8"
 """Of the tables, and of matrices that the usual format would cost too much."""
 TIMING = 2.5e4
 """Both kinds of products timed, in forward passes of a token, by timing SmolLM2's."""
+CACHE_TIMING = 10.0
+"""Of a token of the context at which caches are timed: each is read five times."""
 OUTLIERS, HEAD_OUTLIERS, GRADIENTS, ROUNDING = (1.2, 6e3), 8e3, 5.0, (3.5, 1e4)
 """Of a token, in forward passes of a token, by timing SmolLM2's; second, what does not depend on the text, as
 candidates are rounded and compared."""
@@ -76,6 +79,9 @@ def expected(config: QuantizeConfig, before: ExpectedModel) -> Expected:
         halved = ExpectedModel(spec, weight_bytes=2, certain=before.certain)
         return Expected(halved, passes=length)
     timed = config.scheme == "int8" and config.products == "auto"
+    timing = TIMING if timed else 0.0
+    if may_gain(config, RootsConfig(spec=spec), portable=False):
+        timing += CACHE_TIMING * caches_context(config.workload)
     products = likely_products(config, spec)
     formats = formats_of(config, spec, usual_format(config.scheme, products))
     matrices = spec.matrices()
@@ -93,7 +99,7 @@ def expected(config: QuantizeConfig, before: ExpectedModel) -> Expected:
     phases = phases_of(config.model_copy(update={"products": products}), windows, length)
     return Expected(
         ExpectedModel(spec, quantization, certain=certain),
-        passes=sum(phases.values()) + (TIMING if timed else 0.0),
+        passes=sum(phases.values()) + timing,
         held_bytes=2 * 4 * tokens * spec.width,  # The stream as it is, and as the rounded layers give it.
     )
 

@@ -59,7 +59,7 @@ class QuantizeStage(Stage[QuantizeConfig]):
         return less.model_copy(update={**changes, "max_bytes": None})
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Tell of the choice between integer products and weights only."""
+        """Tell of what was chosen by timing: products and cache."""
         return choice_caption(notes)
 
     def slower_because(self, notes: Mapping[str, Json], machine: Mapping[str, Json]) -> str | None:

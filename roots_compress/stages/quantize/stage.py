@@ -22,8 +22,16 @@ from roots_compress.models.limits import require_fusible
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases
+from roots_compress.results import Json
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.budget import check_budget, least_bytes
+from roots_compress.stages.quantize.cache_choice import (
+    MOST_LOST,
+    cache_loss,
+    choice_of,
+    times_of_caches,
+    with_cache,
+)
 from roots_compress.stages.quantize.expected import adapted, phases_of
 from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
@@ -82,6 +90,8 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
             portable=context.export.portable,
             events=context.events,
         )
+    caches = times_of_caches(config, model.config, context)
+    config = with_cache(config, caches)
     nn.Module.to(model, device)
     try:
         with Phases(context.events, "quantize", phases_of(config, *windows.input_ids.shape)) as phases:
@@ -101,14 +111,23 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
+    chosen: dict[str, Json] = {} if choice is None else choice.to_json()
+    if caches is not None:
+        added = cache_loss(quantized, windows) if config.cache == "int8" else None
+        if added is not None and not added <= MOST_LOST:
+            config = config.model_copy(update={"cache": "float"})
+            quantized = assemble(model, rounded, config)
+        chosen |= {"cache": config.cache, "cache_choice": choice_of(config, caches, added)}
     _check_result(model, quantized, rounded)
     notes = notes_of(config, model, quantized, rounded, plan)
     if choice is not None:
         notes["choice"] = {**choice.to_json(), "bytes": bytes_of_forms(config, model, quantized, choice)}
+    if caches is not None:
+        notes["cache_choice"] = chosen["cache_choice"]
     return StageOutcome(
         Checkpoint(quantized, checkpoint.tokenizer),
         notes,
-        None if choice is None else choice.to_json(),
+        chosen or None,
         layer_errors=layer_errors(model, rounded, plan),
     )
 

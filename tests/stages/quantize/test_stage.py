@@ -424,9 +424,17 @@ def test_what_a_setting_goes_with_is_named() -> None:
     assert "goes with products auto or products integer, not with products float" in str(
         refusal(products="float", activation_loss=0.1)
     )
-    assert "goes with products auto, not with products integer" in str(
-        refusal(products="integer", workload={"read": 9})
+    assert "goes with cache auto, not with cache int8" in str(
+        refusal(products="integer", cache="int8", workload={"read": 9})
     )
+
+
+@pytest.mark.parametrize(
+    "left_to_timing",
+    [{"products": "auto", "cache": "int8"}, {"products": "float", "cache": "auto"}, {"scheme": "int4"}],
+)
+def test_a_workload_goes_with_whatever_a_timing_chooses(left_to_timing: dict[str, Any]) -> None:
+    assert refusal(**left_to_timing, workload={"read": 9}, serve_on="amx") is None
 
 
 @pytest.mark.parametrize(

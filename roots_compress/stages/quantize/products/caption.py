@@ -1,23 +1,42 @@
-"""What a report says of the choice between integer products and weights only, from a stage's notes."""
+"""What a report says of what was chosen by timing, products and cache, from a stage's notes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 FORMS = {"integer": "integer products", "float": "weights only"}
 
 
+CACHES = {"int8": "float", "float": "int8"}
+"""The other kind of cache."""
+
+
 def choice_caption(notes: Mapping[str, Any]) -> str | None:
-    """Return a sentence on what was chosen, for what, and what the other would have given.
+    """Return sentences on what was chosen, for what, and what the other would have given.
 
     None where nothing was chosen by timing, or the notes do not hold what they should.
     """
-    choice = notes.get("choice")
+    said = (_said(notes.get("choice"), _line), _said(notes.get("cache_choice"), _cache_line))
+    return ". ".join(filter(None, said)) or None
+
+
+def _said(choice: Any, line: Callable[[dict[str, Any]], str]) -> str | None:
     try:
-        return _line(choice) if isinstance(choice, dict) else None
+        return line(choice) if isinstance(choice, dict) else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None  # A file may hold anything; the notes themselves are shown as they are.
+
+
+def _cache_line(choice: dict[str, Any]) -> str:
+    chosen, took, work = choice["cache"], choice["milliseconds"], choice["workload"]
+    other, added = CACHES[chosen], choice["added_loss"]
+    said = f"Keys and values are cached as {chosen}, chosen for {work['read']:,} tokens read and "
+    said += f"{work['write']:,} written. This takes {took[chosen]:,.0f} ms; {other} would take "
+    said += f"{took[other]:,.0f} ms ({choice['source']})"
+    if added is None:
+        return said
+    return f"{said}; int8 adds {added:.2g} nats a token to the loss, of {choice['allowed_loss']:.2g} allowed"
 
 
 def _line(choice: dict[str, Any]) -> str:

@@ -37,16 +37,16 @@ class TokenTimes:
 
 @dataclass(frozen=True)
 class FormTimes:
-    """What a model takes with either kind of products on one kind of processor."""
+    """What a model takes in two forms on one kind of processor: with either kind of products, or of cache."""
 
     processor: str
     """Its class; see `system.machine.ProcessorClass`."""
     source: str
     """How, where and when this was measured."""
     integer: TokenTimes
-    """With the inputs of all projections in integers."""
+    """With the inputs of all projections, or the cache, in integers."""
     floating: TokenTimes
-    """With none, as weights only has it."""
+    """With none of them."""
 
     def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
@@ -82,7 +82,7 @@ class FormTimes:
 
 
 def integers_pay(times: FormTimes, workload: WorkloadConfig, share: float = 1.0) -> bool:
-    """Return whether integer products for a share of the weights serve a workload clearly sooner."""
+    """Return whether integers, in products for a share of the weights, serve a workload clearly sooner."""
     return times.with_integers(share).of(workload) <= (1 - MARGIN) * times.floating.of(workload)
 
 

@@ -1,4 +1,4 @@
-"""What both forms of int8 take: found once, by timing or by figures measured elsewhere, and then kept.
+"""What two forms of a model take: found once, by timing or by figures measured elsewhere, and then kept.
 
 Timings differ from one time to the next. A stage that is begun anew after an interruption, or made again
 because its files were damaged, goes by the times that it went by before, and so makes the same choice.
@@ -7,9 +7,10 @@ because its files were damaged, goes by the times that it went by before, and so
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.events import Events
@@ -19,10 +20,10 @@ from roots_compress.results import Json
 from roots_compress.run.keys import checked_content, with_sha256
 from roots_compress.stages.quantize.products.choice import FormTimes
 from roots_compress.stages.quantize.products.measured import measured_times
-from roots_compress.stages.quantize.products.timing import layer_weights, time_here
+from roots_compress.stages.quantize.products.timing import layer_weights, time_caches, time_here
 from roots_compress.system.machine import own_instruction_set, processor_class
 
-NAME = "times.json"
+NAME, CACHE_NAME = "times.json", "cache-times.json"
 _MAX_BYTES = 1 << 20
 
 
@@ -55,22 +56,47 @@ def form_times(
             layer_weights=sum(layer_weights(model)),
             table_weights=model.spec.table_weights,
         )
-    found = _kept(work / NAME) or _earlier(chosen)
+    return _found_once(
+        work / NAME,
+        (chosen or {}).get("times"),
+        lambda: time_here(model, config, work / "timing", portable=portable, events=events),
+    )
+
+
+def cache_times(
+    config: QuantizeConfig,
+    model: RootsConfig,
+    work: Path,
+    chosen: Mapping[str, Json] | None,
+    *,
+    events: Events,
+) -> FormTimes:
+    """Return what a model takes on this machine with a cache in int8 and with one of floats.
+
+    `work` and `chosen` are as in `form_times`.
+
+    Raises:
+        StageError: a model cannot be exported, or the measuring process failed.
+    """
+    before = (chosen or {}).get("cache_choice")
+    return _found_once(
+        work / CACHE_NAME,
+        before.get("times") if isinstance(before, dict) else None,
+        lambda: time_caches(model, config, work / "timing", events=events),
+    )
+
+
+def _found_once(kept: Path, earlier: Any, time: Callable[[], FormTimes]) -> FormTimes:
+    """Return what an attempt at the stage left that did not come to its end, or the stage chose by before."""
+    found = _read(lambda: checked_content(read_regular(kept, _MAX_BYTES))) or _read(lambda: earlier)
     if found is None:
-        found = time_here(model, config, work / "timing", portable=portable, events=events)
+        found = time()
     # On the disk before anything is made of it: what is gone on from after a kill was made by these times.
-    write_text(work / NAME, json.dumps(with_sha256(found.to_json())))
+    write_text(kept, json.dumps(with_sha256(found.to_json())))
     return found
 
 
-def _kept(path: Path) -> FormTimes | None:
-    """Return what an attempt at the stage left that did not come to its end."""
+def _read(content: Callable[[], Any]) -> FormTimes | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return FormTimes.from_json(checked_content(read_regular(path, _MAX_BYTES)))
-    return None
-
-
-def _earlier(chosen: Mapping[str, Json] | None) -> FormTimes | None:
-    with suppress(ValueError, TypeError, KeyError):
-        return FormTimes.from_json((chosen or {})["times"])
+        return FormTimes.from_json(content())
     return None

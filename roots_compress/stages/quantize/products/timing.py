@@ -1,4 +1,6 @@
-"""Times both kinds of int8 products on this machine: graphs of the model's own shapes, with random weights.
+"""Times two forms of a model on this machine: graphs of the model's own shapes, with random weights.
+
+The forms are both kinds of int8 products, or both kinds of caches.
 
 Models of more than 120 million weights are timed in part: some of their layers, evenly chosen, and some
 rows of the table. A third graph, of fewer layers, then tells what the table and the call itself take, so that
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.quantize import GroupSetting, QuantizeConfig, WorkloadConfig
 from roots_compress.evaluation.speed import measure_speed
 from roots_compress.events import Events
 from roots_compress.export.exporter import write_graph
@@ -29,6 +31,7 @@ from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import EMBEDDING, ModelSpec
 from roots_compress.progress import bar
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
+from roots_compress.stages.quantize.plan import usual_format
 from roots_compress.stages.quantize.products.choice import FormTimes, TokenTimes
 from roots_compress.system.machine import own_instruction_set, processor_class
 from roots_compress.tasks.figures.figures import counted
@@ -38,11 +41,20 @@ PROMPT = 512
 that attention has its share of their time; with 128 tokens before them it was too small."""
 DECODE_TOKENS = 8
 REPEATS = 3
+LONGEST_CONTEXT = 4096
+"""The longest at which caches are timed: with longer ones an int8 cache gains more."""
 LAYER_WEIGHTS = 120_000_000
 """Weights of the layers that are timed, where the model has more: beyond what caches hold, so that decoding
 reads memory as it does in the whole model."""
 TABLE_WEIGHTS = 32_000_000
-FORMATS: dict[str, Format] = {"integer": "w8a8", "float": "w8"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model is stored, and caches its keys and values."""
+
+    format: Format
+    int8_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,30 +112,69 @@ def time_here(
     portable: bool,
     events: Events,
 ) -> FormTimes:
-    """Time a model of this config in both forms, batch 1, in turns.
+    """Time a model of this config with both kinds of int8 products, batch 1, in turns.
 
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
     """
-    threads, part, work = torch.get_num_threads(), part_of(config), settings.workload
-    parts = dict.fromkeys(FORMATS, part)
+    work, int8_cache = settings.workload, settings.cache == "int8"
+    forms = {"integer": Form("w8a8", int8_cache), "float": Form("w8", int8_cache)}
+    contexts = sorted({min(PROMPT, tokens) for tokens in (work.read, work.read + work.write)})
+    label = "timing integer products and weights only"
+    return _time_forms(config, settings.group_size, forms, contexts, folder, portable, events, label)
+
+
+def caches_context(work: WorkloadConfig) -> int:
+    """Return after how many tokens caches are timed: in the middle of those that a workload writes."""
+    return min(work.read + work.write // 2, LONGEST_CONTEXT)
+
+
+def time_caches(config: RootsConfig, settings: QuantizeConfig, folder: Path, *, events: Events) -> FormTimes:
+    """Time a model of this config with a cache in int8 and with one of floats, batch 1, in turns.
+
+    Both have weights only: their difference is that of the caches, whatever the products are.
+
+    Raises:
+        StageError: a model cannot be exported, or the measuring process failed.
+    """
+    usual = usual_format(settings.scheme, "float")
+    forms = {"integer": Form(usual, int8_cache=True), "float": Form(usual)}
+    label = "timing a cache in int8 and one of floats"
+    return _time_forms(
+        config, settings.group_size, forms, [caches_context(settings.workload)], folder, False, events, label
+    )
+
+
+def _time_forms(
+    config: RootsConfig,
+    group_size: GroupSetting,
+    forms: dict[str, Form],
+    contexts: list[int],
+    folder: Path,
+    portable: bool,
+    events: Events,
+    label: str,
+) -> FormTimes:
+    """Time two forms, labelled `integer` and `float`, after prompts of these lengths."""
+    threads, part = torch.get_num_threads(), part_of(config)
+    parts = dict.fromkeys(forms, part)
     if not part.is_whole(config):
         stacks = ([each for each in part.layers if each in stack] for stack in stack_layers(config.spec))
         fewer = [index for taken in stacks for index in taken[: max(1, len(taken) // 4)]]
         parts[_BASE] = Part(tuple(fewer), part.rows)
-    room = min(config.max_position_embeddings, PROMPT + DECODE_TOKENS)
+    room = min(config.max_position_embeddings, max(contexts[-1], PROMPT) + DECODE_TOKENS)
     decoded = max(1, min(DECODE_TOKENS, room // 2))
     shutil.rmtree(folder, ignore_errors=True)  # a killed attempt's
     try:
-        for label, each in parts.items():
-            model = _random_model(config, settings, each, FORMATS.get(label, "w8"), room)
-            graph = folder / label
+        for name, each in parts.items():
+            model = _random_model(config, group_size, each, forms.get(name, forms["float"]), room)
+            graph = folder / name
             graph.mkdir(parents=True)
             write_graph(model, graph, portable=portable)
-        with bar(events, "timing integer products and weights only") as progress:
+        with bar(events, label) as progress:
             speeds = measure_speed(
-                {label: folder / label for label in parts},
-                contexts=sorted({min(PROMPT, tokens) for tokens in (work.read, work.read + work.write)}),
+                {name: folder / name for name in parts},
+                contexts=contexts,
                 decode_tokens=decoded,
                 repeats=REPEATS,
                 threads=threads,
@@ -134,8 +185,8 @@ def time_here(
     # Both times are those of the one phase where a task writes nothing. The fastest of the repeats: what else
     # the machine does can only add to a timing, and few repeats leave a median at its mercy.
     times = {
-        label: TokenTimes(1000 / phases[0][0].high, 1000 / phases[-1][-1].high)
-        for label, phases in ((label, list(speed.values())) for label, speed in speeds.items())
+        name: TokenTimes(1000 / phases[0][0].high, 1000 / phases[-1][-1].high)
+        for name, phases in ((name, list(speed.values())) for name, speed in speeds.items())
     }
     if _BASE in times:
         times = _extrapolated(config, parts, times)
@@ -163,7 +214,7 @@ def _extrapolated(
         layers = max(getattr(times[label], phase) - rest, 0.0) * sum(weights) / many
         return float(layers + rest * rows)
 
-    return {label: TokenTimes(whole("read", label), whole("write", label)) for label in FORMATS}
+    return {label: TokenTimes(whole("read", label), whole("write", label)) for label in ("integer", "float")}
 
 
 def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
@@ -193,21 +244,21 @@ def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
 
 
 def _random_model(
-    config: RootsConfig, settings: QuantizeConfig, part: Part, weight_format: Format, room: int
+    config: RootsConfig, group_size: GroupSetting, part: Part, form: Form, room: int
 ) -> RootsWithHead:
     """Return a model of this config, its matrices quantized and filled from a fixed seed."""
     spec = _part_spec(config.spec, part, room)
     matrices = spec.matrices()
-    formats: dict[str, Format] = {**dict.fromkeys(matrices, weight_format), EMBEDDING: "w8"}
+    formats: dict[str, Format] = {**dict.fromkeys(matrices, form.format), EMBEDDING: "w8"}
     groups = {
-        name: group_size_of(settings.group_size, chosen, matrices[name].width)
+        name: group_size_of(group_size, chosen, matrices[name].width)
         for name, chosen in formats.items()
         if chosen != "w8a8"
     }
     quantization = {
-        **stored_sizes(settings.group_size, groups),
+        **stored_sizes(group_size, groups),
         "formats": formats,
-        **({"cache": "int8"} if settings.cache == "int8" else {}),
+        **({"cache": "int8"} if form.int8_cache else {}),
     }
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
