@@ -81,7 +81,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
 
 
 MASKED, _, LABELS, TAGS, VECTORS = ({"architectures": [name]} for name in ARCHITECTURES)
-FAMILY = Family(
+ALBERT = Family(
     "albert",
     "AlbertModel",
     _read,

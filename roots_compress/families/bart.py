@@ -1,4 +1,4 @@
-"""BART: an encoder and a decoder with learned positions, a norm after each addition, and all biases."""
+"""BART, mBART and Pegasus: an encoder and a decoder with all biases, and norms before or after the blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from roots_compress.families.seq2seq import (
     start_token,
 )
 from roots_compress.families.switches import MOST_LAYERS, Switches
-from roots_compress.families.transforms import Copy, LastRows, Tensor, zeros
+from roots_compress.families.transforms import Copy, LastRows, Tensor, sines, zeros
 from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -79,9 +79,6 @@ class Form:
             switches.take("extra_pos_embeddings")  # Read by no layer: such tables have the positions alone.
         else:
             switches.same("extra_pos_embeddings", self.unread)
-
-
-BART = Form(pre_norm=False, embed_norm=True, unread=2, sines=None, start=2)
 
 
 def read_bart(switches: Switches, form: Form) -> ModelSpec:
@@ -204,7 +201,10 @@ def bart_rules(spec: ModelSpec, form: Form) -> Iterator[Rule]:
                         yield from linear_rules(f"{block}.{projection}", f"{path}.{name}.{linear}")
 
 
-SHAPES = (
+SHAPES: tuple[dict[str, Any], ...] = (
+    {},
+    {"scale_embedding": True, "decoder_start_token_id": 0},
+    {"activation_function": "relu", "encoder_layers": 1, "decoder_layers": 3},
     {"activation_function": "gelu_new", "encoder_layers": 3, "decoder_layers": 1},
     {"encoder_attention_heads": 2, "decoder_attention_heads": 8},
     {"encoder_ffn_dim": 20, "decoder_ffn_dim": 52},
@@ -249,14 +249,31 @@ def bart_family(
     )
 
 
-FAMILY = bart_family(
+BART = bart_family(
     "bart",
     "BartForConditionalGeneration",
-    BART,
+    Form(pre_norm=False, embed_norm=True, unread=2, sines=None, start=2),
+    SHAPES,
+)
+"""BART: an encoder and a decoder with learned positions, a norm after each addition, and all biases."""
+
+
+MBART = bart_family(
+    "mbart",
+    "MBartForConditionalGeneration",
+    Form(pre_norm=True, embed_norm=True, unread=2, sines=None, start=None),
+    SHAPES,
+)
+"""mBART: BART with norms before the blocks."""
+
+
+PEGASUS = bart_family(
+    "pegasus",
+    "PegasusForConditionalGeneration",
+    Form(pre_norm=True, embed_norm=False, unread=0, sines=sines, start=0),
     (
-        {},
-        {"scale_embedding": True, "decoder_start_token_id": 0},
-        {"activation_function": "relu", "encoder_layers": 1, "decoder_layers": 3},
-        *SHAPES,
+        *SHAPES[:3],
+        {"encoder_attention_heads": 2, "decoder_ffn_dim": 52, "d_model": 40, "decoder_attention_heads": 5},
     ),
 )
+"""Pegasus: BART with norms before the blocks, and with positions of sines and cosines."""

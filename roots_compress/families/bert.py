@@ -45,7 +45,7 @@ UNREAD = (
 """Buffers, a bias that an untied matrix does not read, and the head of pairs, which no task here has."""
 
 
-FAMILY = Family(
+BERT = Family(
     "bert",
     "BertModel",
     partial(read_encoder, kinds=ARCHITECTURES),

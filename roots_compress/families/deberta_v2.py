@@ -212,7 +212,7 @@ V3 = {
     "norm_rel_ebd": "layer_norm",
     "share_att_key": True,
 }
-FAMILY = Family(
+DEBERTA_V2 = Family(
     "deberta-v2",
     "DebertaV2Model",
     _read,

@@ -65,7 +65,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     )
 
 
-FAMILY = Family(
+DISTILBERT = Family(
     "distilbert",
     "DistilBertModel",
     _read,

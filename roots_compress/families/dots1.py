@@ -46,7 +46,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_decoder(spec, attention_bias=True), **typed_windows(spec), **write_routed(spec)}
 
 
-FAMILY = Family(
+DOTS1 = Family(
     "dots1",
     "Dots1ForCausalLM",
     _read,

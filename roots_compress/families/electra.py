@@ -62,7 +62,7 @@ DISCRIMINATOR = tuple(
     for part in ("weight", "bias")
 )
 MASKED, LABELS, TAGS, VECTORS, _ = ({"architectures": [name]} for name in ARCHITECTURES)
-FAMILY = Family(
+ELECTRA = Family(
     "electra",
     "ElectraModel",
     _read,

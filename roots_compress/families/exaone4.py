@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.cohere2 import without_positions
+from roots_compress.families.cohere import without_positions
 from roots_compress.families.decoder import each_sublayer, read_decoder
 from roots_compress.families.decoder_config import typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.olmo2 import NORM_NAMES
+from roots_compress.families.olmo import NORM_NAMES
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.spec import ModelSpec
@@ -52,7 +52,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_decoder(spec), **typed_windows(spec, None if turned else WINDOW)}
 
 
-FAMILY = Family(
+EXAONE4 = Family(
     "exaone4",
     "Exaone4ForCausalLM",
     _read,

@@ -99,7 +99,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     return decoder_rules(spec, names=NAMES | (TWO_NORMS if two else {}), outer=OUTER, by_head=True)
 
 
-FAMILY = Family(
+FALCON = Family(
     "falcon",
     "FalconForCausalLM",
     _read,

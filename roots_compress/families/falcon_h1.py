@@ -143,7 +143,7 @@ MULTIPLIED: dict[str, Any] = {
     EMBEDDINGS: 5.0,
     LOGITS: 0.05,
 }
-FAMILY = Family(
+FALCON_H1 = Family(
     "falcon_h1",
     "FalconH1ForCausalLM",
     _read,

@@ -9,7 +9,7 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import BOTH, Shape, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.gemma2 import GEMMA4, NORM_NAMES, softcap
+from roots_compress.families.gemma import HEADS, NORM_NAMES, softcap
 from roots_compress.families.gemma4_experts import experts_beside
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
@@ -53,7 +53,7 @@ TABLES = {
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape = read_shape(switches, context=131_072, **GEMMA4)
+    shape = read_shape(switches, context=131_072, **HEADS)
     switches.same("use_bidirectional_attention", None, "vision")  # Of images alone.
     window = switches.optional_number("sliding_window", WINDOW)
     slides = [bool((index + 1) % 6) for index in range(shape.layers)]
@@ -200,7 +200,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
         yield Rule(f"layers.{index}.layer_scalar", (ours,))
 
 
-FAMILY = Family(
+GEMMA4 = Family(
     "gemma4_text",
     "Gemma4ForCausalLM",
     _read,

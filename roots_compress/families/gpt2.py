@@ -1,4 +1,4 @@
-"""GPT-2: layer norms, learned positions, matrices stored the other way round."""
+"""GPT-2, and what has its keys: GPT-BigCode and GPT-J."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
+from roots_compress.families.decoder_tensors import QKV, decoder_rules
 from roots_compress.families.encoder import linear_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Rows
 from roots_compress.families.values import older_activation_name
-from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
@@ -96,7 +97,7 @@ def read_score_factor(switches: Switches) -> float | None:
     return None if switches.flag("scale_attn_weights", True) else 1.0
 
 
-def _read(switches: Switches) -> ModelSpec:
+def _read_gpt2(switches: Switches) -> ModelSpec:
     scale = read_score_factor(switches)
     return read_gpt(
         switches,
@@ -107,11 +108,11 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def _write_gpt2(spec: ModelSpec) -> dict[str, Any]:
     return {**write_gpt(spec), "scale_attn_weights": first_blocks(spec)[0].scale is None}
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
+def _rules_gpt2(spec: ModelSpec) -> Iterator[Rule]:
     yield Rule("wte.weight", ("model.embed_tokens.weight",))
     yield Rule("wpe.weight", ("model.embed_positions.weight",))
     for index, layer in enumerate(spec.layers):
@@ -135,12 +136,12 @@ def _linear(source: str, targets: list[str], sizes: tuple[int, ...]) -> Iterator
     yield Rule(f"{source}.bias", tuple(f"{each}.bias" for each in targets), Rows(sizes))
 
 
-FAMILY = Family(
+GPT2 = Family(
     "gpt2",
     "GPT2LMHeadModel",
-    _read,
-    _write,
-    _rules,
+    _read_gpt2,
+    _write_gpt2,
+    _rules_gpt2,
     prefix="transformer.",
     ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
     variants=(
@@ -149,3 +150,114 @@ FAMILY = Family(
         {"activation_function": "relu", "n_head": 2},
     ),
 )
+"""GPT-2: layer norms, learned positions, matrices stored the other way round."""
+
+
+GPT_BIGCODE_NAMES = {
+    "self_attn_pre_norm": "ln_1",
+    "mlp_pre_norm": "ln_2",
+    **dict.fromkeys(QKV, "attn.c_attn"),
+    "self_attn.o_proj": "attn.c_proj",
+    "mlp.up_proj": "mlp.c_fc",
+    "mlp.down_proj": "mlp.c_proj",
+}
+OUTER = {"embed_tokens": "wte", "layers": "h", "norm": "ln_f"}
+UNREAD = """
+    attention_softmax_in_fp32 inference_runner max_batch_size pad_key_length pre_allocate_kv_cache
+    scale_attention_softmax_in_fp32 validate_runner_input
+    """.split()  # noqa: SIM905
+"""Keys that say how the model is computed."""
+
+
+def _read_gpt_bigcode(switches: Switches) -> ModelSpec:
+    for key in UNREAD:
+        switches.take(key)
+    if not switches.flag("multi_query", True):
+        switches.refuse("multi_query is false: only models of one head of keys and values can be imported")
+    switches.same("num_key_value_heads", 1)
+    scale = read_score_factor(switches)
+    return read_gpt(
+        switches,
+        lambda heads, size: Attention(
+            heads=heads, kv_heads=1, head_dim=size, scale=scale, bias=True, output_bias=True
+        ),
+        context=1024,
+        activation="gelu_pytorch_tanh",
+    )
+
+
+def _write_gpt_bigcode(spec: ModelSpec) -> dict[str, Any]:
+    scaled = first_blocks(spec)[0].scale is None
+    return {**write_gpt(spec), "scale_attn_weights": scaled, "multi_query": True}
+
+
+def _rules_gpt_bigcode(spec: ModelSpec) -> Iterator[Rule]:
+    yield from decoder_rules(spec, names=GPT_BIGCODE_NAMES, outer=OUTER)
+    yield Rule("wpe.weight", ("model.embed_positions.weight",))
+
+
+GPT_BIGCODE = Family(
+    "gpt_bigcode",
+    "GPTBigCodeForCausalLM",
+    _read_gpt_bigcode,
+    _write_gpt_bigcode,
+    _rules_gpt_bigcode,
+    prefix="transformer.",
+    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
+    variants=(
+        {},
+        {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False},
+        {"activation_function": "relu", "n_head": 2},
+    ),
+)
+"""GPT-BigCode (StarCoder, SantaCoder): GPT-2 with one head of keys and values, and plain matrices."""
+
+
+GPTJ_NAMES = {
+    "self_attn_pre_norm": "ln_1",
+    **{f"self_attn.{name}_proj": f"attn.{name}_proj" for name in "qkv"},
+    "self_attn.o_proj": "attn.out_proj",
+    "mlp.up_proj": "mlp.fc_in",
+    "mlp.down_proj": "mlp.fc_out",
+}
+TURNED = "rotary_dim"
+
+
+def _read_gptj(switches: Switches) -> ModelSpec:
+    for key in ("rotary", "scale_attn_weights"):  # Published, and not read by transformers' class.
+        switches.same(key, True)
+    turned = switches.number(TURNED, 64)
+
+    def attention(heads: int, size: int) -> Attention:
+        rope = Rope(rotary_dim=None if turned == size else turned)
+        return Attention(heads=heads, kv_heads=heads, head_dim=size, rope=rope)
+
+    head = LmHead(bias=True)
+    return read_gpt(switches, attention, context=2048, positions=False, tied=False, parallel=True, head=head)
+
+
+def _write_gptj(spec: ModelSpec) -> dict[str, Any]:
+    attention, _ = first_blocks(spec)
+    return {**write_gpt(spec), TURNED: (attention.rope or Rope()).rotary_dim or attention.head_dim}
+
+
+def _rules_gptj(spec: ModelSpec) -> Iterator[Rule]:
+    yield from decoder_rules(spec, names=GPTJ_NAMES, outer=OUTER, paired=True)
+    yield Rule("lm_head.bias", ("logits_bias",))
+
+
+GPTJ = Family(
+    "gptj",
+    "GPTJForCausalLM",
+    _read_gptj,
+    _write_gptj,
+    _rules_gptj,
+    prefix="transformer.",
+    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
+    variants=(
+        {"rotary_dim": 4},
+        {"rotary_dim": 8, "n_inner": 40, "tie_word_embeddings": True},
+        {"rotary_dim": 2, "n_head": 2, "activation_function": "relu"},
+    ),
+)
+"""GPT-J: both blocks of a layer read one layer norm; adjacent channels of a head's first part are turned."""

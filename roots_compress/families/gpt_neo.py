@@ -94,7 +94,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield Rule("wpe.weight", ("model.embed_positions.weight",))
 
 
-FAMILY = Family(
+GPT_NEO = Family(
     "gpt_neo",
     "GPTNeoForCausalLM",
     _read,

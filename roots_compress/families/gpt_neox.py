@@ -61,7 +61,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     return decoder_rules(spec, names=NAMES, outer=OUTER, by_head=True)
 
 
-FAMILY = Family(
+GPT_NEOX = Family(
     "gpt_neox",
     "GPTNeoXForCausalLM",
     _read,

@@ -97,7 +97,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
             yield Rule(stem if part == "weight" else f"{stem}_bias", rule.targets, turned)
 
 
-FAMILY = Family(
+GPT_OSS = Family(
     "gpt_oss",
     "GptOssForCausalLM",
     _read,

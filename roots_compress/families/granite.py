@@ -1,4 +1,4 @@
-"""Granite 3: a Llama with factors on embeddings, scores, logits and what each block adds to the stream."""
+"""Granite 3 without experts: factors on embeddings, scores, logits and what blocks add to the stream."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import Shape, decoder_spec, pre_norm_layer, read_biases, read_shape
-from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.rope import read_rope, rope_of
+from roots_compress.families.rope import FULL, SLIDING, read_rope, rope_of
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.base import OpSpec
+from roots_compress.families.values import is_positive, shown
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec, Norm
@@ -58,7 +60,7 @@ def granite_spec(
     )
 
 
-def _read(switches: Switches) -> ModelSpec:
+def _read_granite(switches: Switches) -> ModelSpec:
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=2048)
     return granite_spec(switches, shape, mlp_bias=switches.flag("mlp_bias", False))
 
@@ -76,16 +78,16 @@ def write_granite(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def _write_granite(spec: ModelSpec) -> dict[str, Any]:
     _, mlp = first_blocks(spec)
     return {**write_granite(spec), "mlp_bias": mlp.bias}
 
 
-FAMILY = Family(
+GRANITE = Family(
     "granite",
     "GraniteForCausalLM",
-    _read,
-    _write,
+    _read_granite,
+    _write_granite,
     decoder_rules,
     variants=(
         {"attention_multiplier": 0.3},
@@ -99,3 +101,70 @@ FAMILY = Family(
         {"residual_multiplier": 2.0, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
     ),
 )
+"""Granite 3: a Llama with factors on embeddings, scores, logits and what each block adds to the stream."""
+
+
+WINDOW, PERIOD, BASES = 128, 4, "layer_rope_theta"
+
+
+def _read_granite_swa(switches: Switches) -> ModelSpec:
+    shape = read_shape(
+        switches, kv_heads=4, null_kv_heads=True, whole_heads=True, context=8192, tied=True, eps=1e-5
+    )
+    window = switches.optional_number("sliding_window", WINDOW)
+    slides = [index % PERIOD > 0 for index in range(shape.layers)]
+    windows = switches.typed_windows(window, shape.layers, slides)
+    bases = switches.take(BASES)
+    if bases is not None and (
+        not isinstance(bases, list)
+        or len(bases) != shape.layers
+        or not all(each == 0 or is_positive(each) for each in bases)
+    ):
+        switches.refuse(
+            f"{BASES} is {shown(bases)}; it must hold 0 or more for each of {shape.layers} layers"
+        )
+    plain = granite_spec(switches, shape, mlp_bias=switches.flag("mlp_bias", False))
+    layers = []
+    for layer, each, theta in zip(plain.layers, windows, bases or [None] * shape.layers, strict=True):
+        mixer, mlp = layer
+        assert isinstance(mixer.op, Attention)
+        rope = mixer.op.rope
+        if theta is not None:
+            rope = changed(rope, theta=float(theta)) if rope and theta else None
+        layers.append((changed(mixer, op=changed(mixer.op, sinks=True, window=each, rope=rope)), mlp))
+    return plain.with_layers(tuple(layers))
+
+
+def _write_granite_swa(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        **write_granite(spec),
+        **typed_windows(spec, WINDOW),
+        "mlp_bias": first_blocks(spec)[1].bias,
+        BASES: [0 if each.rope is None else each.rope.theta for each in spec.attentions()],
+    }
+
+
+GRANITE_SWA = Family(
+    "granite_swa",
+    "GraniteSWAForCausalLM",
+    _read_granite_swa,
+    _write_granite_swa,
+    decoder_rules,
+    variants=(
+        {"layer_types": [FULL, SLIDING], "sliding_window": 5},
+        {"layer_types": [FULL, SLIDING], "sliding_window": 7, BASES: [0, 300.0]},
+        {"layer_types": [SLIDING, FULL], "sliding_window": 4, BASES: [100.0, 5000.0]},
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.0625,
+            "logits_scaling": 6.0,
+            "sliding_window": 9,
+        },
+        {"layer_types": [FULL, FULL], "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
+        {"num_hidden_layers": 5, "sliding_window": 3, "tie_word_embeddings": False},
+        {"layer_types": [SLIDING, SLIDING], "sliding_window": 30, "num_key_value_heads": 4},
+        {"layer_types": [FULL, SLIDING], "sliding_window": 6, "rms_norm_eps": 1e-3, BASES: [50.0, 0]},
+    ),
+)
+"""Granite with windows: sinks in attention, and positions of each layer's own, or none."""

@@ -37,7 +37,7 @@ def _read(switches: Switches) -> ModelSpec:
     return read_bart(switches, M2M)
 
 
-FAMILY = bart_family(
+M2M_100 = bart_family(
     "m2m_100",
     "M2M100ForConditionalGeneration",
     M2M,
@@ -45,7 +45,7 @@ FAMILY = bart_family(
         {},
         {"scale_embedding": False, "decoder_start_token_id": 0},
         {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
-        *SHAPES,
+        *SHAPES[3:],
     ),
     _read,
 )

@@ -7,7 +7,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import sines
 from roots_compress.models.spec import ModelSpec
 
-MARIAN = Form(pre_norm=False, embed_norm=False, unread=0, sines=sines, start=58_100)
+FORM = Form(pre_norm=False, embed_norm=False, unread=0, sines=sines, start=58_100)
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -15,16 +15,16 @@ def _read(switches: Switches) -> ModelSpec:
         switches.refuse("share_encoder_decoder_embeddings is false; the stacks must share one vocabulary")
     # null stands for the encoder's.
     rows = switches.optional_number("decoder_vocab_size")
-    spec = read_bart(switches, MARIAN)
+    spec = read_bart(switches, FORM)
     if rows not in (None, spec.embeddings.vocabulary):
         switches.refuse(f"decoder_vocab_size is {rows}; the stacks must share one vocabulary")
     return spec
 
 
-FAMILY = bart_family(
+MARIAN = bart_family(
     "marian",
     "MarianMTModel",
-    MARIAN,
+    FORM,
     (
         {},
         {"scale_embedding": True, "activation_function": "swish"},

@@ -57,7 +57,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
+MINICPM3 = Family(
     "minicpm3",
     "MiniCPM3ForCausalLM",
     _read,

@@ -184,7 +184,7 @@ LINEAR = {
     SLIDING: {"rope_type": "default", "rope_theta": 100.0},
 }
 MASKED, LABELS, TAGS, VECTORS = ({"architectures": [name]} for name in ARCHITECTURES)
-FAMILY = Family(
+MODERNBERT = Family(
     "modernbert",
     "ModernBertModel",
     _read,

@@ -67,7 +67,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield from roberta_head_rules(spec)
 
 
-FAMILY = Family(
+MPNET = Family(
     "mpnet",
     "MPNetModel",
     _read,

@@ -14,7 +14,7 @@ from roots_compress.models.spec import Norm
 EPS_KEY = "norm_eps"
 
 
-FAMILY = Family(
+NEMOTRON = Family(
     "nemotron",
     "NemotronForCausalLM",
     partial(

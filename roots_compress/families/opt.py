@@ -81,7 +81,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield Rule("embed_positions.weight", ("model.embed_positions.weight",), LastRows(UNREAD_ROWS))
 
 
-FAMILY = Family(
+OPT = Family(
     "opt",
     "OPTForCausalLM",
     _read,

@@ -26,7 +26,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield Rule("lm_head.bias", ("logits_bias",))
 
 
-FAMILY = Family(
+PHI = Family(
     "phi",
     "PhiForCausalLM",
     partial(

@@ -95,7 +95,7 @@ def _longrope(pairs: int, **others: Any) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
+PHI3 = Family(
     "phi3",
     "Phi3ForCausalLM",
     _read,

@@ -2,94 +2,61 @@
 
 from __future__ import annotations
 
-from roots_compress.families import (
-    albert,
-    arcee,
-    bart,
-    bert,
-    camembert,
-    cohere,
-    cohere2,
-    deberta_v2,
-    deepseek_v2,
-    deepseek_v3,
-    distilbert,
-    dots1,
-    electra,
-    ernie4_5,
-    ernie4_5_moe,
-    exaone4,
-    falcon,
-    falcon_h1,
-    gemma,
-    gemma2,
-    gemma3,
-    gemma4,
-    glm,
-    glm4,
-    glm4_moe,
-    glm4_moe_lite,
-    gpt2,
-    gpt_bigcode,
-    gpt_neo,
-    gpt_neox,
-    gpt_oss,
-    gptj,
-    granite,
-    granite_swa,
-    granitemoe,
-    granitemoehybrid,
-    granitemoeshared,
-    helium,
-    hunyuan_v1_dense,
-    hunyuan_v1_moe,
-    lfm2,
-    lfm2_moe,
-    llama,
-    m2m_100,
-    marian,
-    mbart,
-    minicpm3,
-    ministral,
-    ministral3,
-    mistral,
-    mixtral,
-    modernbert,
-    mpnet,
-    mt5,
-    nemotron,
-    olmo2,
-    olmo3,
-    olmoe,
-    opt,
-    pegasus,
-    phi,
-    phi3,
-    qwen2,
-    qwen2_moe,
-    qwen3,
-    qwen3_5,
-    qwen3_5_moe,
-    qwen3_moe,
-    qwen3_next,
-    roberta,
-    smollm3,
-    stablelm,
-    starcoder2,
-    t5,
-    xlm_roberta,
-)
+from roots_compress.families.albert import ALBERT
+from roots_compress.families.bart import BART, MBART, PEGASUS
 from roots_compress.families.base import Family
+from roots_compress.families.bert import BERT
+from roots_compress.families.cohere import COHERE, COHERE2
+from roots_compress.families.deberta_v2 import DEBERTA_V2
+from roots_compress.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
+from roots_compress.families.distilbert import DISTILBERT
+from roots_compress.families.dots1 import DOTS1
+from roots_compress.families.electra import ELECTRA
+from roots_compress.families.ernie4_5 import ERNIE4_5, ERNIE4_5_MOE
+from roots_compress.families.exaone4 import EXAONE4
+from roots_compress.families.falcon import FALCON
+from roots_compress.families.falcon_h1 import FALCON_H1
+from roots_compress.families.gemma import GEMMA, GEMMA2, GEMMA3
+from roots_compress.families.gemma4 import GEMMA4
+from roots_compress.families.glm import GLM, GLM4, GLM4_MOE, GLM4_MOE_LITE
+from roots_compress.families.gpt2 import GPT2, GPT_BIGCODE, GPTJ
+from roots_compress.families.gpt_neo import GPT_NEO
+from roots_compress.families.gpt_neox import GPT_NEOX
+from roots_compress.families.gpt_oss import GPT_OSS
+from roots_compress.families.granite import GRANITE, GRANITE_SWA
+from roots_compress.families.granitemoe import GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED
+from roots_compress.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
+from roots_compress.families.lfm2 import LFM2, LFM2_MOE
+from roots_compress.families.llama import ARCEE, HELIUM, LLAMA
+from roots_compress.families.m2m_100 import M2M_100
+from roots_compress.families.marian import MARIAN
+from roots_compress.families.minicpm3 import MINICPM3
+from roots_compress.families.mistral import MINISTRAL, MINISTRAL3, MISTRAL, MIXTRAL
+from roots_compress.families.modernbert import MODERNBERT
+from roots_compress.families.mpnet import MPNET
+from roots_compress.families.nemotron import NEMOTRON
+from roots_compress.families.olmo import OLMO2, OLMO3, OLMOE
+from roots_compress.families.opt import OPT
+from roots_compress.families.phi import PHI
+from roots_compress.families.phi3 import PHI3
+from roots_compress.families.qwen import QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE
+from roots_compress.families.qwen3_5 import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from roots_compress.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from roots_compress.families.smollm3 import SMOLLM3
+from roots_compress.families.stablelm import STABLELM
+from roots_compress.families.starcoder2 import STARCODER2
+from roots_compress.families.t5 import MT5, T5
 
-_MODULES = (
-    llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, gemma4, phi3, qwen3_moe, smollm3, granite,
-    olmo2, olmo3, granitemoehybrid, ministral, ministral3, hunyuan_v1_dense, exaone4, arcee, nemotron,
-    starcoder2, glm, glm4, ernie4_5, helium, gpt_neox, phi, stablelm, cohere, cohere2, gptj, gpt_neo,
-    gpt_bigcode, opt, olmoe, mixtral, granitemoe, lfm2, gpt_oss, qwen3_5, lfm2_moe, falcon,
-    qwen3_5_moe, qwen3_next, qwen2_moe, falcon_h1, granite_swa,
-    glm4_moe, dots1, ernie4_5_moe, hunyuan_v1_moe, granitemoeshared,
-    deepseek_v2, deepseek_v3, glm4_moe_lite, minicpm3,
-    bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, deberta_v2,
-    t5, mt5, bart, mbart, pegasus, marian, m2m_100,
+_FAMILIES = (
+    LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GPT2, GEMMA2, GEMMA3, GEMMA4, PHI3, QWEN3_MOE, SMOLLM3,
+    GRANITE, OLMO2, OLMO3, GRANITEMOEHYBRID, MINISTRAL, MINISTRAL3, HUNYUAN_V1_DENSE, EXAONE4, ARCEE,
+    NEMOTRON, STARCODER2, GLM, GLM4, ERNIE4_5, HELIUM, GPT_NEOX, PHI, STABLELM, COHERE, COHERE2, GPTJ,
+    GPT_NEO, GPT_BIGCODE, OPT, OLMOE, MIXTRAL, GRANITEMOE, LFM2, GPT_OSS, QWEN3_5, LFM2_MOE, FALCON,
+    QWEN3_5_MOE, QWEN3_NEXT, QWEN2_MOE, FALCON_H1, GRANITE_SWA, GLM4_MOE, DOTS1, ERNIE4_5_MOE,
+    HUNYUAN_V1_MOE, GRANITEMOESHARED, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, MINICPM3, BERT,
+    DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, MODERNBERT, DEBERTA_V2, T5,
+    MT5, BART, MBART, PEGASUS, MARIAN, M2M_100,
 )  # fmt: skip
-FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}
+"""In this order they are asked which can express a model."""
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _FAMILIES}

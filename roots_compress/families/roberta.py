@@ -1,4 +1,4 @@
-"""RoBERTa: BERT with one token type, whose positions begin after the padding token's id, and other heads."""
+"""RoBERTa, XLM-RoBERTa, CamemBERT: BERT whose positions begin after the padding token, and other heads."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any]
     )
 
 
-FAMILY = roberta_family(
+ROBERTA = roberta_family(
     "roberta",
     "Roberta",
     (
@@ -93,3 +93,29 @@ FAMILY = roberta_family(
         {"architectures": ["RobertaModel"], "intermediate_size": 20, "num_attention_heads": 1},
     ),
 )
+"""RoBERTa: BERT with one token type, whose positions begin after the padding token's id, and other heads."""
+
+
+XLM_ROBERTA = roberta_family(
+    "xlm-roberta",
+    "XLMRoberta",
+    (
+        {"architectures": ["XLMRobertaForMaskedLM"], "type_vocab_size": 1},
+        {"architectures": ["XLMRobertaForSequenceClassification"], "type_vocab_size": 1, "num_labels": 4},
+        {"architectures": ["XLMRobertaForTokenClassification"], "type_vocab_size": 1, "num_labels": 5},
+        {"architectures": ["XLMRobertaModel"], "type_vocab_size": 1},
+    ),
+)
+"""XLM-RoBERTa: RoBERTa under other names, with a multilingual vocabulary."""
+
+
+CAMEMBERT = roberta_family(
+    "camembert",
+    "Camembert",
+    (
+        {"architectures": ["CamembertForMaskedLM"], "type_vocab_size": 1},
+        {"architectures": ["CamembertForSequenceClassification"], "num_labels": 3, "type_vocab_size": 1},
+        {"architectures": ["CamembertModel"], "intermediate_size": 20, "num_attention_heads": 2},
+    ),
+)
+"""CamemBERT: RoBERTa under another name."""

@@ -64,7 +64,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
+SMOLLM3 = Family(
     "smollm3",
     "SmolLM3ForCausalLM",
     _read,

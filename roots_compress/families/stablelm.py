@@ -46,7 +46,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     return decoder_rules(spec)
 
 
-FAMILY = Family(
+STABLELM = Family(
     "stablelm",
     "StableLmForCausalLM",
     _read,

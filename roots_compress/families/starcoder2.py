@@ -42,7 +42,7 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-FAMILY = Family(
+STARCODER2 = Family(
     "starcoder2",
     "Starcoder2ForCausalLM",
     _read,
