@@ -45,8 +45,7 @@ UNREAD = (
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     # With several, layers of one configuration would be copies of different ones.
     switches.same("num_hidden_groups", 1)
     switches.same("inner_group_num", 1)

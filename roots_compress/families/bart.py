@@ -18,7 +18,7 @@ from roots_compress.families.seq2seq import (
     start_token,
 )
 from roots_compress.families.switches import MOST_LAYERS, Switches
-from roots_compress.families.transforms import Copy, LastRows, Tensor, sines, zeros
+from roots_compress.families.transforms import COPY, ONE_ROW, Tensor, last_rows, sines, zeros
 from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -84,13 +84,11 @@ class Form:
 def read_bart(switches: Switches, form: Form) -> ModelSpec:
     """Read the configuration of a model of BART's shape; `finish` is left to the caller."""
     require_both(switches)
-    for spelling, key in SPELLINGS.items():
-        switches.renamed(spelling, key)
+    switches.all_renamed(SPELLINGS)
     form.check_old_keys(switches)
     # Untied, each stack would have a table of tokens of its own.
     switches.same("tie_word_embeddings", True)
-    for unread in (*DROPOUTS, *OF_TRAINING):
-        switches.take(unread)
+    switches.leave(*DROPOUTS, *OF_TRAINING)
     width = switches.number("d_model", 1024)
     activation = switches.activation("activation_function", form.act)
     scaled = switches.flag("scale_embedding", form.scaled)
@@ -156,18 +154,6 @@ def write_bart(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-class _Row:
-    """A vector that is stored as a matrix of one row."""
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the vector."""
-        return (tensor.flatten(),)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the matrix."""
-        return tensors[0][None]
-
-
 BLOCKS = {"self_attn": "self_attn", "cross_attn": "encoder_attn"}
 """BART's names of attentions, by ours."""
 PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "out_proj"}
@@ -176,11 +162,11 @@ PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_pr
 def bart_rules(spec: ModelSpec, form: Form) -> Iterator[Rule]:
     """Yield the place of each tensor."""
     where = "pre" if form.pre_norm else "stream"
-    positions = LastRows(form.unread) if form.unread else Copy()
+    positions = last_rows(form.unread) if form.unread else COPY
     yield Rule("shared.weight", ("model.embed_tokens.weight",))
     yield Rule("lm_head.weight", ("lm_head.weight",))
     if form.bias:
-        yield Rule("final_logits_bias", ("logits_bias",), _Row())
+        yield Rule("final_logits_bias", ("logits_bias",), ONE_ROW)
     for side, stack, first in zip(("encoder", "decoder"), spec.running, (0, spec.begins), strict=True):
         ours = spec.layer_path(first).partition(".layers.")[0]
         yield Rule(f"{side}.embed_positions.weight", (f"{ours}.embed_positions.weight",), positions)

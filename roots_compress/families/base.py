@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import Copy, Tensor, Transform
+from roots_compress.families.transforms import COPY, Tensor, Transform
 from roots_compress.families.values import is_among, shown
 from roots_compress.models.ops.base import first_fault
 from roots_compress.models.spec import ModelSpec
@@ -30,7 +30,7 @@ class Rule:
 
     source: str
     targets: tuple[str, ...]
-    transform: Transform = field(default_factory=Copy)
+    transform: Transform = COPY
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,8 @@ def without_positions(each: Sublayer) -> Sublayer:
 
 
 def _read_cohere2(switches: Switches) -> ModelSpec:
-    for key, does in SAID.items():
-        switches.same(key, does)
-    for key in ("layer_switch", "order_of_interleaved_layers"):
-        switches.take(key)
+    switches.all_same(SAID)
+    switches.leave("layer_switch", "order_of_interleaved_layers")
     return each_sublayer(read_cohere(switches, windows=_windows), without_positions)
 
 

@@ -61,8 +61,7 @@ PROJECTIONS = {
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for unread in ("cls_dropout", "pooler_dropout", "conv_act"):
-        switches.take(unread)
+    switches.leave("cls_dropout", "pooler_dropout", "conv_act")
     if switches.take("conv_kernel_size", 0):
         switches.refuse("conv_kernel_size is above 0, and no block here convolves tokens")
     width, heads = switches.said("hidden_size", 0), switches.said("num_attention_heads", 1)

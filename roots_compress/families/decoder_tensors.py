@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from roots_compress.families.base import Computed, Rule
 from roots_compress.families.transforms import (
+    COPY,
     ByHead,
-    Copy,
+    Each,
     Parts,
     Rows,
     Stacked,
@@ -56,7 +57,7 @@ def decoder_rules(
         by_key_head: the family's names of matrices of linear attention whose rows lie key head by key head.
         computed: the places of tensors of the layers that are left out here.
     """
-    outer, gain = outer or {}, gain or Copy()
+    outer, gain = outer or {}, gain or COPY
     made = {target for each in computed for target in each.targets}
     yield Rule(f"{outer.get('embed_tokens', 'embed_tokens')}.weight", ("model.embed_tokens.weight",))
     for index, layer in enumerate(spec.layers):
@@ -86,7 +87,7 @@ def decoder_rules(
 def norm_rules(source: str, target: str, norm: Norm, gain: Transform) -> Iterator[Rule]:
     """Yield the place of the gain of a norm, and of its bias."""
     for part in norm.parts:
-        yield Rule(f"{source}.{part}", (f"{target}.{part}",), gain if part == "weight" else Copy())
+        yield Rule(f"{source}.{part}", (f"{target}.{part}",), gain if part == "weight" else COPY)
 
 
 def _block_rules(
@@ -104,8 +105,8 @@ def _block_rules(
     matrices = {f"{sublayer.name}.{each}": matrix for each, matrix in op.matrices(width).items()}
     turned = {f"{sublayer.name}.{each}_proj" for each in "qk"}
     for theirs, ours in _joined(matrices, names).items():
-        transform: Transform = Copy()
-        changes: tuple[Transform, ...] = ()
+        transform: Transform = COPY
+        changes: tuple[Each, ...] = ()
         if len(ours) > 1 and isinstance(op, Moe):
             transform = Stacked(op.experts, len(ours) // op.experts)
         elif isinstance(op, Attention) and op.latent is not None:
@@ -119,7 +120,7 @@ def _block_rules(
         else:
             if paired and isinstance(op, Attention) and op.rope is not None:
                 pairs = in_pairs(op.head_dim, op.turned)
-                changes = tuple(pairs if each in turned else Copy() for each in ours)
+                changes = tuple(pairs if each in turned else COPY for each in ours)
                 transform = changes[0]
             if len(ours) > 1:
                 rows = Rows(tuple(matrices[each].rows for each in ours))
@@ -166,11 +167,11 @@ def _of_latent(op: Attention, parts: Sequence[str], *, paired: bool) -> Transfor
         case ["q_proj"]:
             return in_pairs(op.head_dim, turned, first=plain) if paired else in_front(op.head_dim, turned)
         case ["kv_a_proj", "k_rope_proj"]:
-            pairs = in_pairs(turned, turned) if paired else Copy()
-            return Parts(Rows((op.latent.rank, turned)), (Copy(), pairs))
+            pairs = in_pairs(turned, turned) if paired else COPY
+            return Parts(Rows((op.latent.rank, turned)), (COPY, pairs))
         case ["k_proj", "v_proj"]:
             return ByHead(op.heads, (plain, op.value_dim))
-    return Copy()
+    return COPY
 
 
 def _joined(ours: Mapping[str, object], names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -39,10 +39,8 @@ def read_interleaved(switches: Switches) -> None:
 
 
 def _read_deepseek_v3(switches: Switches) -> ModelSpec:
-    for key in UNREAD:
-        switches.take(key)
-    for key, does in DEEPSEEK_V3_DOES.items():
-        switches.same(key, does)
+    switches.leave(*UNREAD)
+    switches.all_same(DEEPSEEK_V3_DOES)
     read_interleaved(switches)
     shape, attention = read_latent(switches, kv_heads=128, null_kv_heads=True, context=4096)
     shared = read_routed(
@@ -102,10 +100,8 @@ DEEPSEEK_V2_DOES = {"moe_layer_freq": 1, "scoring_func": "softmax", "norm_topk_p
 
 
 def _read_deepseek_v2(switches: Switches) -> ModelSpec:
-    for key in (*UNREAD, *TRAINING):
-        switches.take(key)
-    for key, does in DEEPSEEK_V2_DOES.items():
-        switches.same(key, does)
+    switches.leave(*UNREAD, *TRAINING)
+    switches.all_same(DEEPSEEK_V2_DOES)
     switches.renamed("num_experts", EXPERTS)
     shape, attention = read_latent(switches, null_kv_heads=True, context=2048)
     bias = switches.flag("mlp_bias", False)
@@ -131,8 +127,7 @@ def _groups(switches: Switches, experts: int) -> Groups | None:
         return read_groups(switches, experts, (None, None), best=1)
     if method != GREEDY:
         switches.refuse(f"{METHOD} is {shown(method)}; it must be {GREEDY} or {IN_GROUPS}")
-    for key in ("n_group", "topk_group"):
-        switches.take(key)
+    switches.leave("n_group", "topk_group")
     return None
 
 

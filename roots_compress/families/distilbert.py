@@ -38,8 +38,7 @@ LAYER = {
 def _read(switches: Switches) -> ModelSpec:
     for spelling in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
         switches.renamed(spelling, NAMES[spelling])
-    for dropout in ("dropout", "qa_dropout", "seq_classif_dropout"):
-        switches.take(dropout)
+    switches.leave("dropout", "qa_dropout", "seq_classif_dropout")
     switches.flag("sinusoidal_pos_embds", False)  # The table is stored either way.
     switches.same("tie_weights_", True)
     norm = Norm(kind="layer_norm", eps=EPS)

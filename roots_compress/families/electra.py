@@ -30,8 +30,7 @@ OF_OTHER_HEADS = ("summary_activation", "summary_last_dropout", "summary_type", 
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for key in OF_OTHER_HEADS:
-        switches.take(key)
+    switches.leave(*OF_OTHER_HEADS)
     tables = switches.number("embedding_size", 128)
     spec = read_encoder(switches, ARCHITECTURES, tables=tables, masked="gelu", labels="gelu")
     # Of equal widths there is no projection.

@@ -10,17 +10,14 @@ from typing import Any, Literal
 
 from roots_compress.families.base import Rule
 from roots_compress.families.decoder_config import first_blocks
-from roots_compress.families.switches import IDENTITY, MOST_LAYERS, SIGMOID, Switches
-from roots_compress.families.transforms import Copy, Transform
+from roots_compress.families.encoder_head import read_head, written_head
+from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.transforms import COPY, Transform
 from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import (
     ClassificationHead,
-    EmbeddingHead,
-    LabelHead,
     MaskedLmHead,
-    ScoreHead,
     TextLabelHead,
     TokenClassificationHead,
 )
@@ -29,8 +26,6 @@ from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack
 
 EPS = 1e-12
-PLAIN = TokenClassificationHead(labels=2)
-"""A classifier of tokens that is a matrix alone, whatever labels it has."""
 Names = Mapping[str, str]
 """A family's names by BERT's, where they differ."""
 
@@ -139,46 +134,6 @@ def encoder_spec(
     )
 
 
-def read_head(
-    switches: Switches,
-    kinds: dict[str, str],
-    *,
-    masked: MaskedLmHead,
-    labelled: ClassificationHead,
-    tagged: TokenClassificationHead = PLAIN,
-) -> Head:
-    """Return what a model ends with, by its class.
-
-    Args:
-        switches: the configuration.
-        kinds: as `read_encoder` takes them.
-        masked: the family's head of a masked language model.
-        labelled: its classifier of texts, whatever labels it has.
-        tagged: its classifier of tokens.
-    """
-    architectures = switches.architectures() or [next(reversed(kinds))]
-    known = [kinds[name] for name in architectures if name in kinds]
-    if not known:
-        switches.refuse(f"architectures names {', '.join(architectures)}; supported are {', '.join(kinds)}")
-    if known[0] == "masked_lm":
-        return masked
-    if known[0] in ("classification", "token_classification"):
-        count, names = switches.labels()
-        after, problem, by_text = switches.after_scores(), switches.problem(), known[0] == "classification"
-        if count == 1 and by_text:
-            if after not in (SIGMOID, IDENTITY):
-                switches.refuse(f"activation_fn is {after!r:.100}; supported are {SIGMOID} and {IDENTITY}")
-            form = {name: getattr(labelled, name) for name in TextLabelHead.model_fields}
-            return ScoreHead(**{**form, "labels": 1, "names": names, "sigmoid": after == SIGMOID})
-        if count == 1 or problem not in (None, "single_label_classification"):
-            switches.refuse(
-                f"problem_type is {problem} with num_labels {count}; supported are "
-                "single_label_classification of 2 labels or more, and of texts a score, which is one label"
-            )
-        return changed(labelled if by_text else tagged, labels=count, names=names)
-    return EmbeddingHead()
-
-
 def write_encoder(
     spec: ModelSpec, kinds: dict[str, str], *, names: Names | None = None, unread_positions: int = 0
 ) -> dict[str, Any]:
@@ -205,19 +160,6 @@ def write_encoder(
     }
     written = {(names or {}).get(name, name): value for name, value in written.items()}
     return {**written, **written_head(spec.head, kinds)}
-
-
-def written_head(head: Head, kinds: dict[str, str]) -> dict[str, Any]:
-    """Return the class of a model with a head, and the names of its labels, for `read_head`."""
-    classes = {kind: name for name, kind in reversed(kinds.items())}
-    kind = "classification" if isinstance(head, TextLabelHead) else head.kind
-    written: dict[str, Any] = {"architectures": [classes.get(kind, next(reversed(kinds)))]}
-    if isinstance(head, LabelHead):
-        written["id2label"] = {str(number): name for number, name in enumerate(head.label_names)}
-        written["label2id"] = {name: number for number, name in enumerate(head.label_names)}
-    if isinstance(head, ScoreHead):
-        written["sentence_transformers"] = {"activation_fn": SIGMOID if head.sigmoid else IDENTITY}
-    return written
 
 
 def linear_rules(source: str, target: str) -> Iterator[Rule]:
@@ -255,7 +197,7 @@ def encoder_rules(
     """
     words, places = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
     yield Rule(words, ("model.embed_tokens.weight",))
-    yield Rule(places, ("model.embed_positions.weight",), positions or Copy())
+    yield Rule(places, ("model.embed_positions.weight",), positions or COPY)
     if spec.embeddings.token_types is not None:
         yield Rule("embeddings.token_type_embeddings.weight", ("model.embed_token_types.weight",))
     yield from linear_rules("embeddings.LayerNorm", "model.embed_norm")

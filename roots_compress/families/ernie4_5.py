@@ -21,7 +21,7 @@ from roots_compress.families.routed import (
     sparse_layers,
 )
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import OneRow
+from roots_compress.families.transforms import ONE_ROW
 from roots_compress.families.values import shown
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
@@ -74,8 +74,7 @@ UNREAD = ("moe_capacity", "moe_gate", "moe_use_aux_free", "num_nextn_predict_lay
 
 
 def _read_ernie4_5_moe(switches: Switches) -> ModelSpec:
-    for key in (*TRAINING, *UNREAD):
-        switches.take(key)
+    switches.leave(*TRAINING, *UNREAD)
     switches.renamed("num_experts", EXPERTS)
     switches.renamed("num_experts_per_tok", CHOSEN)
     bias = switches.flag("use_bias", False)
@@ -163,7 +162,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     for rule in decoder_rules(spec, names={**NAMES, "mlp.selection_bias": BIAS}, paired=True):
         one_row = rule.source.endswith(BIAS)
-        yield Rule(rule.source, rule.targets, OneRow()) if one_row else rule
+        yield Rule(rule.source, rule.targets, ONE_ROW) if one_row else rule
     if spec.lm_head.bias:
         yield Rule("lm_head.bias", ("logits_bias",))
 

@@ -55,8 +55,7 @@ def with_experts(
         renormalise: whether the chosen experts' weights are divided by their sum. A softmax over the chosen
             experts' logits alone gives the same.
     """
-    for unread in TRAINING:
-        switches.take(unread)
+    switches.leave(*TRAINING)
     count, best = switches.number(key, experts), switches.number("num_experts_per_tok", chosen)
 
     def change(each: Sublayer) -> Sublayer:
@@ -114,8 +113,7 @@ def read_moe(
         renormalise: whether the chosen experts' weights are divided by their sum; None where they are, and no
             key says it.
     """
-    for unread in TRAINING:
-        switches.take(unread)
+    switches.leave(*TRAINING)
     return Moe(
         experts=switches.number("num_experts", experts),
         chosen=switches.number("num_experts_per_tok", chosen),

@@ -77,8 +77,7 @@ def _read(switches: Switches) -> ModelSpec:
     )
     head = LmHead(scale=switches.positive(LOGITS, 1.0))
     scale = switches.positive(EMBEDDINGS, 1.0)
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     return decoder_spec(shape, [layer] * shape.layers, scale=scale, head=head)
 
 

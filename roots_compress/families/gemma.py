@@ -12,7 +12,7 @@ from roots_compress.families.decoder_config import first_blocks, typed_windows, 
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import FULL, SLIDING, written_ropes
 from roots_compress.families.switches import ACTIVATIONS, Switches
-from roots_compress.families.transforms import AddOne
+from roots_compress.families.transforms import ADD_ONE
 from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation
@@ -27,7 +27,7 @@ def _write_gemma(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, gain=AddOne())
+    return decoder_rules(spec, gain=ADD_ONE)
 
 
 GEMMA = Family(
@@ -128,7 +128,7 @@ def write_gemma(spec: ModelSpec) -> dict[str, Any]:
 
 def gemma_rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor of a model of Gemma 2 or 3."""
-    return decoder_rules(spec, names=NORM_NAMES, gain=AddOne())
+    return decoder_rules(spec, names=NORM_NAMES, gain=ADD_ONE)
 
 
 def _read_gemma2(switches: Switches) -> ModelSpec:

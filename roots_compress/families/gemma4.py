@@ -153,8 +153,7 @@ def _layer_inputs(switches: Switches, shape: Shape) -> LayerInputs | None:
 def _moe(switches: Switches, shape: Shape) -> Moe | None:
     """Take what is said of experts beside the feed-forward block of each layer."""
     if not switches.flag("enable_moe_block", False):
-        for key in MOE.values():
-            switches.take(key)
+        switches.leave(*MOE.values())
         return None
     count, chosen, channels = (switches.number(key) for key in MOE.values())
     return Moe(experts=count, chosen=chosen, channels=channels, activation=shape.activation, beside_mlp=True)

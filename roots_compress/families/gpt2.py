@@ -51,8 +51,7 @@ def read_gpt(
         head: of the logits.
     """
     switches.require_writer()
-    for spelling, key in SPELLINGS.items():
-        switches.renamed(spelling, key)
+    switches.all_renamed(SPELLINGS)
     width, heads = switches.width_and_heads("n_embd", "n_head")
     mlp = Mlp(
         channels=switches.number("n_inner", 4 * width, null=4 * width),
@@ -170,8 +169,7 @@ UNREAD = """
 
 
 def _read_gpt_bigcode(switches: Switches) -> ModelSpec:
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     if not switches.flag("multi_query", True):
         switches.refuse("multi_query is false: only models of one head of keys and values can be imported")
     switches.same("num_key_value_heads", 1)

@@ -47,10 +47,8 @@ def _windows(switches: Switches, layers: int) -> list[int | None]:
 
 def _read(switches: Switches) -> ModelSpec:
     switches.require_writer()
-    for spelling, key in SPELLINGS.items():
-        switches.renamed(spelling, key)
-    for key in ("embed_dropout", "resid_dropout"):
-        switches.take(key)
+    switches.all_renamed(SPELLINGS)
+    switches.leave("embed_dropout", "resid_dropout")
     width, heads = switches.width_and_heads(heads_key="num_heads")
     positions = switches.number("max_position_embeddings", 2048)
     norm = Norm(kind="layer_norm", eps=switches.positive("layer_norm_epsilon", 1e-5))

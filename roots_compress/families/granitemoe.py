@@ -98,8 +98,7 @@ GRANITEMOE = Family(
 
 
 def _read_granitemoeshared(switches: Switches) -> ModelSpec:
-    for unread in TRAINING:
-        switches.take(unread)
+    switches.leave(*TRAINING)
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=2048)
     spec = granite_spec(switches, replace(shape, channels=switches.number(CHANNELS)))
     return beside_experts(switches, spec, shape.channels)
@@ -145,22 +144,19 @@ TYPES = {"attention": True, FULL: True, "mamba": False, Mamba2.keeps: False}
 
 def _read_granitemoehybrid(switches: Switches) -> ModelSpec:
     switches.renamed("layers_block_type", "layer_types")
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     positions = switches.take(POSITIONS)
     if positions not in (None, "rope", "nope"):
         switches.refuse(f"{POSITIONS} is {shown(positions)}; it must be rope, nope or null")
     channels = switches.number(CHANNELS, 1024)
     has_experts = switches.said(EXPERTS, 8) != 0
     if not has_experts:
-        for key in (EXPERTS, "num_experts_per_tok"):
-            switches.take(key)
+        switches.leave(EXPERTS, "num_experts_per_tok")
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=2048)
     attends = _attending(switches, shape.layers)
     mamba = None
     if all(attends):
-        for key in OF_MAMBA:
-            switches.take(key)
+        switches.leave(*OF_MAMBA)
     else:
         if shape.activation != "silu":
             switches.refuse("hidden_act is not silu, which Mamba-2 has")

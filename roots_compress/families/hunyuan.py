@@ -57,10 +57,8 @@ def _fixed_rope(switches: Switches) -> Rope | None:
 
 def read_hunyuan(switches: Switches) -> ModelSpec:
     """Return what a configuration says of all but experts."""
-    for key in HUNYUAN_V1_DENSE_UNREAD:
-        switches.take(key)
-    for key, does in SAID.items():
-        switches.same(key, does)
+    switches.leave(*HUNYUAN_V1_DENSE_UNREAD)
+    switches.all_same(SAID)
     return read_decoder(
         switches,
         rope=_fixed_rope(switches),
@@ -99,8 +97,7 @@ HUNYUAN_V1_MOE_UNREAD = """
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for key in (*TRAINING, *HUNYUAN_V1_MOE_UNREAD):
-        switches.take(key)
+    switches.leave(*TRAINING, *HUNYUAN_V1_MOE_UNREAD)
     switches.renamed("num_local_experts", EXPERTS)
     switches.renamed("num_experts_per_tok", CHOSEN)
     count, each = switches.number(EXPERTS, 1), switches.take(CHOSEN, 1)

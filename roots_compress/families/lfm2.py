@@ -82,8 +82,7 @@ def _read_lfm2(switches: Switches) -> ModelSpec:
     switches.same("block_norm_eps", shape.norm.eps)
     for key in ("block_use_swiglu", "use_pos_enc"):
         switches.same(key, True)
-    for key in OF_TRAINING:
-        switches.take(key)
+    switches.leave(*OF_TRAINING)
     mlp = Mlp(channels=_channels(switches, shape.channels))
     mixers = lfm2_mixers(switches, shape)
     return decoder_spec(shape, [pre_norm_layer(each, mlp, shape.norm) for each in mixers])

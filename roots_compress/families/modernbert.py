@@ -10,7 +10,7 @@ from typing import Any
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder_config import activation_name, first_blocks, layer_types
-from roots_compress.families.encoder import read_head, written_head
+from roots_compress.families.encoder_head import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Rows
@@ -46,8 +46,7 @@ POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean"}
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for key in (*OF_TRAINING, *UNREAD):
-        switches.take(key)
+    switches.leave(*OF_TRAINING, *UNREAD)
     switches.same("rope_scaling")
     switches.same("decoder_bias", True)
     width, heads = switches.width_and_heads()

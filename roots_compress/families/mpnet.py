@@ -9,7 +9,7 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
 from roots_compress.families.roberta import COPIES, HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import LastRows, Shared
+from roots_compress.families.transforms import Shared, last_rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Relative
@@ -57,7 +57,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from encoder_rules(spec, layer=LAYER, positions=LastRows(UNREAD_POSITIONS))
+    yield from encoder_rules(spec, layer=LAYER, positions=last_rows(UNREAD_POSITIONS))
     layers = range(len(spec.layers))
     yield Rule(
         "encoder.relative_attention_bias.weight",

@@ -8,7 +8,7 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.transforms import AddOne
+from roots_compress.families.transforms import ADD_ONE
 from roots_compress.models.spec import Norm
 
 EPS_KEY = "norm_eps"
@@ -30,7 +30,7 @@ NEMOTRON = Family(
         eps_key=EPS_KEY,
     ),
     partial(write_decoder, attention_bias=True, partial=True, eps_key=EPS_KEY, mlp_bias="mlp_bias"),
-    partial(decoder_rules, gain=AddOne()),
+    partial(decoder_rules, gain=ADD_ONE),
     variants=(
         {},
         {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},

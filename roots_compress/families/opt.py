@@ -10,7 +10,7 @@ from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import activation_name, first_blocks
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
-from roots_compress.families.transforms import LastRows
+from roots_compress.families.transforms import last_rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
@@ -38,8 +38,7 @@ def _read(switches: Switches) -> ModelSpec:
     for key, does in SAID.items():
         if switches.take(key, does) is not does:
             switches.refuse(f"{key} is not {str(does).lower()}, and no other OPT can be imported")
-    for key in ("activation_dropout", "dropout", "layerdrop", "init_std"):
-        switches.take(key)
+    switches.leave("activation_dropout", "dropout", "layerdrop", "init_std")
     width, heads = switches.width_and_heads()
     if switches.number("word_embed_proj_dim", width, null=width) != width:
         switches.refuse(f"word_embed_proj_dim is not hidden_size {width}; it must be")
@@ -78,7 +77,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield from decoder_rules(spec, names=NAMES, outer={"norm": "final_layer_norm"})
-    yield Rule("embed_positions.weight", ("model.embed_positions.weight",), LastRows(UNREAD_ROWS))
+    yield Rule("embed_positions.weight", ("model.embed_positions.weight",), last_rows(UNREAD_ROWS))
 
 
 OPT = Family(

@@ -20,7 +20,7 @@ from roots_compress.families.experts import (
 from roots_compress.families.qwen import read_sparse, write_sparse
 from roots_compress.families.rope import FULL, read_rope, rope_of
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import AddOne, Stacked
+from roots_compress.families.transforms import ADD_ONE, Stacked
 from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
@@ -58,8 +58,7 @@ def read_hybrid(switches: Switches, kv_heads: int = 2) -> tuple[Shape, list[OpSp
     )
     switches.same("attn_output_gate", True)
     switches.same("output_gate_type", "swish", "silu")
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     given = switches.take("rope_parameters")
     if isinstance(given, dict):
         given = {key: value for key, value in given.items() if key not in MROPE}
@@ -122,7 +121,7 @@ QWEN3_5 = Family(
     "Qwen3_5ForCausalLM",
     _read_qwen3_5,
     write_hybrid,
-    partial(decoder_rules, names=NAMES, gain=AddOne(), by_head=True),
+    partial(decoder_rules, names=NAMES, gain=ADD_ONE, by_head=True),
     variants=(
         {"layer_types": HALVES},
         {"layer_types": [FULL, LINEAR], "linear_num_key_heads": 4, "tie_word_embeddings": True},
@@ -174,7 +173,7 @@ def _write_qwen3_5_moe(spec: ModelSpec) -> dict[str, Any]:
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor: published files stack the experts' matrices, transformers does not."""
     names = {**NAMES, **SHARED_NAMES}
-    yield from decoder_rules(spec, names=names, gain=AddOne(), by_head=True)
+    yield from decoder_rules(spec, names=names, gain=ADD_ONE, by_head=True)
     for rule in decoder_rules(spec, names=names | STACKED_NAMES):
         if isinstance(rule.transform, Stacked):
             yield Rule(rule.source.removesuffix(".weight"), rule.targets, rule.transform)
@@ -228,7 +227,7 @@ QWEN3_NEXT = Family(
     partial(
         decoder_rules,
         names={**NAMES, **SHARED_NAMES, **FUSED},
-        gain=AddOne(),
+        gain=ADD_ONE,
         by_head=True,
         by_key_head=(QKVZ, BA),
     ),

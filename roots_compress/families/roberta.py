@@ -8,7 +8,7 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import LastRows
+from roots_compress.families.transforms import last_rows
 from roots_compress.models.spec import ModelSpec
 
 PADDING = 1
@@ -42,7 +42,7 @@ def roberta_head_rules(spec: ModelSpec) -> Iterator[Rule]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from encoder_rules(spec, positions=LastRows(UNREAD_POSITIONS))
+    yield from encoder_rules(spec, positions=last_rows(UNREAD_POSITIONS))
     yield from roberta_head_rules(spec)
 
 

@@ -55,8 +55,7 @@ def read_routed(
         scale: the default of the factor on the weights.
     """
     switches.renamed("num_local_experts", EXPERTS)
-    for unread in (*TRAINING, *GUESSING):
-        switches.take(unread)
+    switches.leave(*TRAINING, *GUESSING)
     width, count = switches.number(CHANNELS, channels), switches.number(EXPERTS, experts)
     moe = Moe(
         experts=count,

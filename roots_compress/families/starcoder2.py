@@ -21,8 +21,7 @@ UNREAD = """
 
 
 def _read(switches: Switches) -> ModelSpec:
-    for key in UNREAD:
-        switches.take(key)
+    switches.leave(*UNREAD)
     switches.same("scale_attn_weights", True)
     bias = switches.flag("use_bias", True)
     return read_decoder(

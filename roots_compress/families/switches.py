@@ -34,8 +34,6 @@ ACTIVATIONS: dict[str, Activation] = {
 LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention": True}
 """Whether a layer's attention has a window, by transformers' names of it, old ones included."""
 MOST_LAYERS = 10_000
-SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
-"""sentence-transformers' names of what it shows of a score: its sigmoid, or itself."""
 QUANTIZED = ("quantization_config", "compression_config")
 """Keys under which weights are said to be stored in another form than floats."""
 NO_WRITER = re.compile(r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$|EncoderModel$")
@@ -65,41 +63,9 @@ class Switches:
         if named and all(map(NO_WRITER.search, named)):
             self.refuse(f"architectures names {', '.join(named):.120}, which does not write text")
 
-    def labels(self) -> tuple[int, tuple[str, ...] | None]:
-        """Return how many labels there are, 1 of a score, and any names; 2 where nothing is said."""
-        named, count = self._config.get("id2label"), self._config.get("num_labels", 2)
-        names: tuple[str, ...] | None = None
-        if named:
-            if not isinstance(named, dict) or set(named) != set(map(str, range(len(named)))):
-                self.refuse("id2label does not give names by the numbers of labels, from 0 on")
-            names = tuple(str(named[str(number)]) for number in range(len(named)))
-            count = len(names)
-        if type(count) is not int or not 1 <= count <= LARGEST:
-            self.refuse(f"num_labels is {shown(count)}; it must be a whole number from 1 to {LARGEST}")
-        is_named = names != tuple(f"LABEL_{number}" for number in range(len(names or ())))
-        return count, names if is_named else None
-
-    def after_scores(self) -> Any:
-        """Take the function that sentence-transformers shows scores by: its name, by new files or older.
-
-        Without one it is the sigmoid, but of regression, whose scores are the numbers themselves.
-        """
-        settings = self.take("sentence_transformers")
-        old = self.take("sbert_ce_default_activation_function")
-        return (
-            (settings.get("activation_fn") if isinstance(settings, dict) else None)
-            or old
-            or (IDENTITY if self.problem() == "regression" else SIGMOID)
-        )
-
     def said(self, key: str, default: Any) -> Any:
         """Return what a key says that is neutral in most families."""
         return self._config.get(key, default)
-
-    def problem(self) -> str | None:
-        """Return what kind of labels a classifier has, if the configuration says it."""
-        kind = self._config.get("problem_type")
-        return kind if kind is None else str(kind)
 
     def number(
         self, key: str, default: int | None = None, *, null: int | None = None, most: int = LARGEST
@@ -190,6 +156,21 @@ class Switches:
                 f"{key} is {shown(self._left[key])}, and {spelling}, which means it too, {shown(value)}"
             )
         self._left[key] = value
+
+    def leave(self, *keys: str) -> None:
+        """Take keys that nothing reads."""
+        for key in keys:
+            self._left.pop(key, None)
+
+    def all_same(self, said: Mapping[str, Any]) -> None:
+        """Take keys that may only say what the model does anyway."""
+        for key, does in said.items():
+            self.same(key, does)
+
+    def all_renamed(self, spellings: Mapping[str, str]) -> None:
+        """Read second spellings as the keys themselves; see `renamed`."""
+        for spelling, key in spellings.items():
+            self.renamed(spelling, key)
 
     def put(self, key: str, value: Any) -> None:
         """Read a key as if it held this value."""

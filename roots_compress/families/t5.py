@@ -38,8 +38,7 @@ def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
         scaled: whether a model whose tables are tied divides the decoder's output by the root of its width.
     """
     require_both(switches)
-    for spelling, key in SPELLINGS.items():
-        switches.renamed(spelling, key)
+    switches.all_renamed(SPELLINGS)
     width, heads, head_dim = switches.number("d_model"), switches.number("num_heads"), switches.number("d_kv")
     layers = switches.number("num_layers", most=MOST_LAYERS)
     # null stands for as many as the encoder has.
@@ -55,8 +54,7 @@ def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
     mlp = _read_mlp(switches, proj)
     tied = switches.flag("tie_word_embeddings", True)
     scaled = switches.flag("scale_decoder_outputs", tied) if scaled else False
-    for unread in ("dropout_rate", "classifier_dropout", "n_positions"):
-        switches.take(unread)
+    switches.leave("dropout_rate", "classifier_dropout", "n_positions")
     cross = changed(attention, relative=None, source="cross")
     return ModelSpec(
         stacks={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,28 +20,35 @@ class Transform(Protocol):
         """Return the source tensor that these ROOTS tensors came from."""
 
 
-class Copy:
-    """The tensor as it is."""
+@dataclass(frozen=True)
+class Each:
+    """A tensor that stays one.
+
+    Attributes:
+        read: makes ours of the source's.
+        write: the source's of ours; None where the source's kind is read only.
+    """
+
+    read: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor], Tensor] | None = None
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the tensor."""
-        return (tensor,)
+        """Return ours."""
+        return (self.read(tensor),)
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensor."""
-        return tensors[0]
+        """Return the source's."""
+        assert self.write is not None, "read only"
+        return self.write(tensors[0])
 
 
-class AddOne:
-    """The gain of a norm that is stored as its distance from 1."""
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the gain."""
-        return (tensor.float() + 1,)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the distance."""
-        return tensors[0] - 1
+COPY = Each(lambda tensor: tensor, lambda tensor: tensor)
+ADD_ONE = Each(lambda distance: distance.float() + 1, lambda gain: gain - 1)
+"""The gain of a norm that is stored as its distance from 1."""
+TAPS = Each(lambda taps: taps[:, None], lambda weight: weight[:, 0])
+"""The weights of a convolution of each channel by itself, without the axis of the channels it reads."""
+ONE_ROW = Each(lambda matrix: matrix.flatten(), lambda vector: vector[None])
+"""A vector that is stored as a matrix of one row."""
 
 
 @dataclass(frozen=True)
@@ -98,33 +105,22 @@ class ByHead:
         return torch.cat(heads, dim=1).flatten(0, 1)
 
 
-@dataclass(frozen=True)
-class Reordered:
-    """Queries or keys whose heads have their channels in another order.
+def reordered(order: Sequence[int]) -> Each:
+    """Return what puts the channels of queries' or keys' heads into our order, given theirs in that order.
 
-    That order is free, as long as queries and keys have the same.
-
-    Attributes:
-        order: the source's channels of a head, in the order of ours.
+    The order is free, as long as queries and keys have the same.
     """
 
-    order: tuple[int, ...]
+    def taken(tensor: Tensor, places: Sequence[int]) -> Tensor:
+        if tensor.shape[0] % len(order):
+            return tensor  # Refused for its shape later.
+        return tensor.unflatten(0, (-1, len(order)))[:, list(places)].reshape(tensor.shape)
 
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the channels in our order."""
-        if tensor.shape[0] % len(self.order):
-            return (tensor,)  # Refused for its shape later.
-        heads = tensor.unflatten(0, (-1, len(self.order)))
-        return (heads[:, list(self.order)].reshape(tensor.shape),)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the channels in their old order."""
-        heads = tensors[0].unflatten(0, (-1, len(self.order)))
-        places = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return heads[:, places].reshape(tensors[0].shape)
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return Each(lambda tensor: taken(tensor, order), lambda tensor: taken(tensor, places))
 
 
-def in_pairs(head_dim: int, turned: int, *, first: int = 0) -> Reordered:
+def in_pairs(head_dim: int, turned: int, *, first: int = 0) -> Each:
     """Return what takes adjacent channels apart that rotary positions turn; ours turn one of each half.
 
     Args:
@@ -133,13 +129,13 @@ def in_pairs(head_dim: int, turned: int, *, first: int = 0) -> Reordered:
         first: the first of them; ours are a head's first.
     """
     places = range(first, first + turned)
-    return Reordered((*places[::2], *places[1::2], *_others(head_dim, places)))
+    return reordered((*places[::2], *places[1::2], *_others(head_dim, places)))
 
 
-def in_front(head_dim: int, turned: int) -> Reordered:
+def in_front(head_dim: int, turned: int) -> Each:
     """Return what puts a head's last channels, those that are turned, first."""
     places = range(head_dim - turned, head_dim)
-    return Reordered((*places, *_others(head_dim, places)))
+    return reordered((*places, *_others(head_dim, places)))
 
 
 def _others(head_dim: int, places: range) -> list[int]:
@@ -152,16 +148,16 @@ class Parts:
 
     Attributes:
         cut: makes the parts.
-        changes: of each part, which stays one tensor.
+        changes: of each part.
     """
 
     cut: Transform
-    changes: tuple[Transform, ...]
+    changes: tuple[Each, ...]
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return the changed parts."""
         parts = self.cut.apply(tensor)
-        return [change.apply(part)[0] for change, part in zip(self.changes, parts, strict=True)]
+        return [change.read(part) for change, part in zip(self.changes, parts, strict=True)]
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the parts as they were, joined."""
@@ -203,30 +199,6 @@ class Stacked:
         return joined.mT.contiguous() if self.transposed else joined
 
 
-class Taps:
-    """The weights of a convolution of each channel by itself, without the axis of the channels it reads."""
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return them with that axis."""
-        return (tensor[:, None],)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return them without it."""
-        return tensors[0][:, 0]
-
-
-class OneRow:
-    """A vector that is stored as a matrix of one row."""
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the row."""
-        return (tensor[0],)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the matrix."""
-        return tensors[0][None]
-
-
 @dataclass(frozen=True)
 class Shared:
     """One tensor that several of ours are copies of.
@@ -252,25 +224,15 @@ class Shared:
         return tensors[0]
 
 
-@dataclass(frozen=True)
-class LastRows:
-    """A table whose first rows nothing reads.
+def last_rows(unread: int) -> Each:
+    """Return what leaves out the first rows of a table, which nothing reads; they are written as zeros."""
 
-    Attributes:
-        unread: how many those are.
-    """
-
-    unread: int
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the rows that are read."""
-        return (tensor[self.unread :].contiguous(),)
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the table, zeros in the rows that nothing reads."""
+    def write(table: Tensor) -> Tensor:
         import torch
 
-        return torch.cat([torch.zeros_like(tensors[0][:1]).expand(self.unread, -1), tensors[0]])
+        return torch.cat([torch.zeros_like(table[:1]).expand(unread, -1), table])
+
+    return Each(lambda table: table[unread:].contiguous(), write)
 
 
 def zeros(shape: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -59,6 +60,10 @@ def rotary(metadata: Metadata, head_dim: int, *, partial: bool = False) -> Confi
     rope = rope_of(metadata, head_dim, (FREQUENCIES,), partial=partial)
     share = {PARTIAL: (rope.rotary_dim or head_dim) / head_dim} if partial else {}
     return {"rope_parameters": rope.parameters() | share}
+
+
+PARTLY = partial(rotary, partial=True)
+"""What turns heads in part."""
 
 
 def longrope(metadata: Metadata, head_dim: int) -> Config:

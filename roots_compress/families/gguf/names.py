@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from roots_compress.families.base import Computed, Rule
 from roots_compress.families.decoder_tensors import GATE_UP, QKV, decoder_rules
-from roots_compress.families.gguf.transforms import Flat, Heads, NegativeLog, Then, Tiled
-from roots_compress.families.transforms import Copy, Parts, Taps, Transform
+from roots_compress.families.transforms import COPY, TAPS, Each, Parts, Tensor, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import READERS
 from roots_compress.models.ops.linear_attention import LinearAttention
@@ -104,6 +103,18 @@ BETA_ALPHA = "ssm_ba"
 BETA_AND_ALPHA = dict.fromkeys(("linear_attn.b_proj", "linear_attn.a_proj"), BETA_ALPHA)
 WIDE, READER = ("v_proj.weight", "v_conv.weight", "z_proj.weight"), "out_proj.weight"
 """Parameters of linear attention with rows for each channel of the value heads; with columns for them."""
+FLAT = Each(lambda rows: rows.reshape(-1))
+"""A vector that the file holds as rows."""
+NEGATIVE_LOG = Each(lambda rates: (-rates.reshape(-1)).double().log().float())
+"""The logarithms of rates that the file holds as rows of negative numbers."""
+STORED = {
+    "shortconv.conv.weight": TAPS,
+    "ssm_conv1d.weight": TAPS,
+    "ssm_a": NEGATIVE_LOG,
+    "ssm_d": FLAT,
+    "ssm_norm.weight": FLAT,
+}
+"""What is done to tensors that the file holds in another form."""
 SCALARS = ("b_proj.weight", "a_proj.weight", "A_log", "dt_bias")
 """Those with one row for each value head."""
 
@@ -178,22 +189,64 @@ class Layout:
         changed = rule.transform
         if part in (KEY_B, VALUE_B):
             attention = next(each for each in ops if isinstance(each, Attention))
-            changed = Heads(attention.heads, transposed=part == KEY_B)
+            changed = heads(attention.heads, transposed=part == KEY_B)
         if op is not None:
             changed = self._untiled(rule, op) if self.tiled and op.shared > 1 else changed
-            if part == "ssm_a":
-                changed = Then(NegativeLog(), changed)
-            flat = {"ssm_a": op.value_heads, "ssm_d": op.value_heads, "ssm_norm.weight": op.key_heads}
-            if part in flat:
-                changed = Then(Flat(flat[part]), changed)
-        return Then(Taps(), changed) if part in ("shortconv.conv.weight", "ssm_conv1d.weight") else changed
+        first = STORED.get(part)
+        return changed if first is None else Then(first, changed)
 
     def _untiled(self, rule: Rule, op: LinearAttention) -> Transform:
         """Return a rule's transform, after which value heads follow one another for each key head."""
-        changes: list[Transform] = []
+        changes: list[Each] = []
         for target in rule.targets:
             name = target.split(".", 4)[-1]
             size = op.value_dim if name in (*WIDE, READER) else 1 if name in SCALARS else None
-            tiled = None if size is None else Tiled(op.key_heads, op.shared, size, int(name == READER))
-            changes.append(tiled or Copy())
+            axis = int(name == READER)
+            changes.append(COPY if size is None else tiled(op.key_heads, op.shared, size, axis))
         return changes[0] if len(changes) == 1 else Parts(rule.transform, tuple(changes))
+
+
+@dataclass(frozen=True)
+class Then:
+    """A transform of a tensor that stays one, then another."""
+
+    first: Each
+    second: Transform
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return what the second makes."""
+        return self.second.apply(self.first.read(tensor))
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor as it was."""
+        return self.first.invert((self.second.invert(tensors),))
+
+
+def heads(count: int, *, transposed: bool) -> Each:
+    """Return what joins the rows of so many heads' matrices, whose axes may be the other way round."""
+
+    def joined(tensor: Tensor) -> Tensor:
+        if tensor.ndim != 3 or tensor.shape[0] != count:
+            return tensor  # Refused for its shape later.
+        return (tensor.mT if transposed else tensor).flatten(0, 1).contiguous()
+
+    return Each(joined)
+
+
+def tiled(groups: int, shared: int, size: int, axis: int) -> Each:
+    """Return what puts value heads that take turns over the key heads one after another for each key head.
+
+    Args:
+        groups: key heads.
+        shared: value heads of each.
+        size: channels of a value head.
+        axis: that of the heads.
+    """
+
+    def in_turn(tensor: Tensor) -> Tensor:
+        if tensor.ndim <= axis or tensor.shape[axis] != groups * shared * size:
+            return tensor  # Refused for its shape later.
+        apart = tensor.unflatten(axis, (shared, groups, size))
+        return apart.transpose(axis, axis + 1).flatten(axis, axis + 2).contiguous()
+
+    return Each(in_turn)
