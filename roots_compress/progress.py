@@ -55,7 +55,6 @@ class Phases(_Work, Events):
     by its own pace, the phases to come by their costs and by the pace of the whole so far.
 
     Args:
-        events: where it is told.
         label: the whole.
         costs: what each phase is expected to cost, by its label, in the order of the phases and in any unit.
     """

@@ -45,7 +45,6 @@ def observe_gradients(
         observer: sees the modules of a window from the last to the first.
         sampled: targets are drawn from the model's own predictions with this (on the CPU), which makes the
             gradients' second moment the Fisher information; without it they are the windows'.
-        device: where to compute.
         progress: is told of every window that is done.
 
     Raises:

@@ -57,7 +57,6 @@ def own_text(
         block_size: T.
         bos: opens each window; None where the tokenizer adds none.
         seed: decides the draws.
-        events: where progress is told.
 
     Raises:
         StageError: the model predicts NaN.

@@ -45,7 +45,6 @@ def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
 
     Args:
         junit: the file, if one was asked for; an earlier run's is taken away.
-        run: the run's folder.
     """
     if junit is not None:
         junit.unlink(missing_ok=True)

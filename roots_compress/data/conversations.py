@@ -116,7 +116,6 @@ def responses(
 
     Args:
         documents: conversations.
-        tokenizer: of the model.
         longest: most tokens of a conversation; the rest of a longer one is left out.
         tokens: of all together, at `BYTES_PER_TOKEN`; at least one is returned.
 

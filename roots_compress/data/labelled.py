@@ -57,7 +57,6 @@ def labelled_texts(
 
     Args:
         documents: each a text with a label.
-        tokenizer: of the model.
         longest: most tokens of a text; the rest of a longer one is left out.
         tokens: of all texts together, at `BYTES_PER_TOKEN`; at least one text is returned.
 
@@ -174,7 +173,6 @@ def pack_rows(
     without targets: padding would enter calibration statistics as if it were text.
 
     Args:
-        documents: the texts.
         framed: reads some of them, each in at most `block_size` tokens.
         block_size: tokens in a window.
         seed: decides the order.

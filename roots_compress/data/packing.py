@@ -43,7 +43,6 @@ def pack(
     window, are dropped: padding would enter calibration statistics as if it were text.
 
     Args:
-        documents: the text.
         tokenizer: a fast tokenizer, for batches.
         block_size: tokens in a window.
         seed: decides the order of documents and windows.

@@ -93,7 +93,6 @@ def pack_pairs(
 
     Args:
         documents: pairs.
-        tokenizer: of the model.
         block_size: tokens of each side of a window; the rest of a longer text is left out.
         seed: decides the order.
         limit: the most windows to return; no more pairs are tokenised than these need.

@@ -79,7 +79,6 @@ def sides(
 
     Args:
         texts: sources, or targets.
-        tokenizer: of the model.
         name: which of both they are.
         longest: most tokens, with what is put around a text.
         key: of the setting that says so, for the message.
@@ -145,7 +144,6 @@ def evaluation_pairs(
 
     Args:
         documents: pairs.
-        tokenizer: of the model.
         longest: most tokens of a source, and of a target.
         limit: most pairs.
 

@@ -66,7 +66,6 @@ def masked_texts(texts: EvaluationTexts, tokenizer: PreTrainedTokenizerFast, *, 
 
     Args:
         texts: as `evaluation_texts` returns them.
-        tokenizer: the model's.
         most: hidden tokens of a text.
 
     Raises:
@@ -94,7 +93,6 @@ def evaluation_texts(
 
     Args:
         documents: the text; blank lines part its paragraphs.
-        tokenizer: of the model.
         longest: most tokens of a paragraph; the rest of a longer one is left out.
         limit: most paragraphs.
 
@@ -119,7 +117,6 @@ def framed_texts(
 
     Args:
         texts: to be read, each by itself.
-        tokenizer: of the model.
         longest: most tokens of a text.
         key: of the setting that says so, for the message.
 
@@ -147,7 +144,6 @@ def framed_pairs(
 
     Args:
         documents: each one text or two.
-        tokenizer: of the model.
         longest: most tokens of a pair.
         key: of the setting that says so, for the message.
 
@@ -222,7 +218,6 @@ def as_texts(
     Args:
         rows: the tokens of each text.
         longest: the length to pad to.
-        chosen: the texts.
         documents: the whole text that they are of.
         tokenizer: that the tokens are of.
         types: which text of a pair each token is of, for each row; none where all are of the first.

@@ -55,7 +55,6 @@ def measure_quality(
 
     Args:
         task: what the run's models are for.
-        folder: the graph.
         load: loads the checkpoint's model.
         examples: what quality is measured on.
         config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
@@ -163,7 +162,6 @@ def protocol_of(
     """Return what the figures depend on beside the models.
 
     Args:
-        task: of the models.
         config: how the figures are measured.
         examples: what quality is measured on.
         max_context: the shortest context of the models timed together.

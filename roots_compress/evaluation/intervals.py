@@ -53,7 +53,6 @@ def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interva
     None where the rows were not measured on the same examples, or on fewer than two.
 
     Args:
-        task: of both.
         before: the row that is compared with.
         after: the other one.
     """

@@ -47,7 +47,6 @@ def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
     operators themselves.
 
     Args:
-        folder: the graph's.
         model: the checkpoint's.
 
     Raises:

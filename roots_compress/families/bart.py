@@ -210,10 +210,7 @@ def bart_family(
     """Return a family of BART's shape.
 
     Args:
-        model_type: in config.json.
-        architecture: transformers' class.
         form: what tells it from others.
-        variants: for the tests.
         read: its own reading, where `read_bart` is not all of it.
     """
     # A file of the class without a head has no bias of logits.

@@ -26,7 +26,6 @@ def read_cohere(
     """Return what a configuration says, with positions in all layers.
 
     Args:
-        switches: the configuration.
         windows: as `read_decoder` takes them.
         theta: the default of the positions' base.
     """

@@ -132,7 +132,6 @@ def read_biases(switches: Switches, biases: Biases | tuple[bool, bool] | None) -
     """Take the switches of biases in attention: those on queries, keys and values, and on the output.
 
     Args:
-        switches: the configuration.
         biases: which projections always have them; None where `attention_bias` decides over all four; or both
             as another key says.
     """
@@ -248,9 +247,6 @@ def pre_norm_layer(
     """Return a layer of a block that reads other tokens and a feed-forward block, each with norms.
 
     Args:
-        mixer: the first block.
-        mlp: the second.
-        norm: of both.
         norms: where each block has one.
         parallel: whether both read the same stream.
         one_norm: whether parallel blocks share their norm.
@@ -273,8 +269,6 @@ def decoder_spec(
     """Return a decoder of these layers, with a final norm.
 
     Args:
-        shape: its numbers.
-        layers: its layers.
         scale: factor on the token embeddings.
         head: of the logits.
         layer_inputs: per-layer embeddings.

@@ -26,7 +26,6 @@ def write_decoder(
     """Return a Llama-like config.json; what the family cannot say is found by reading it back.
 
     Args:
-        spec: of the model.
         windows: where the family keeps sliding windows.
         attention_bias: whether the family has such a switch.
         mlp_bias: the family's switch of biases in feed-forward blocks; None where it has none.
@@ -72,7 +71,6 @@ def typed_windows(spec: ModelSpec, default: int | None = None) -> dict[str, Any]
     """Return the keys of a family whose layers are told apart by `layer_types` alone.
 
     Args:
-        spec: of the model.
         default: the window where no layer slides.
     """
     attentions = spec.attentions()

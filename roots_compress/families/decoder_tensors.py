@@ -46,7 +46,6 @@ def decoder_rules(
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
 
     Args:
-        spec: of the model.
         names: the family's names of a layer's modules, by ours, where they differ. Linear layers of one name
             are one matrix, its rows in their order. `{}` is the number of an expert; experts' layers of a
             name without it are stacked.

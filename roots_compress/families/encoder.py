@@ -140,7 +140,6 @@ def write_encoder(
     """Return an encoder's config.json; what the family cannot say is found by reading it back.
 
     Args:
-        spec: of the model.
         kinds: as `read_encoder` takes them.
         names: the family's keys by BERT's.
         unread_positions: as `read_encoder` takes them.
@@ -190,7 +189,6 @@ def encoder_rules(
     """Yield the place of each tensor but the head's.
 
     Args:
-        spec: of the model.
         layers: the module of the layers.
         layer: our names of a layer's modules, by the family's.
         positions: what is done to the table of positions, if it is not stored as it is.
@@ -212,9 +210,7 @@ def head_rules(
     """Yield the place of each tensor of the head.
 
     Args:
-        spec: of the model.
         transform: the dense layer before the vocabulary's matrix, and `norm` the norm after it.
-        norm: see there.
         decoder: the vocabulary's matrix.
         bias: its bias, where the matrix is tied; else it is the matrix's own.
         dense: the dense layer before the labels' matrix.

@@ -35,7 +35,6 @@ def read_head(
     """Return what a model ends with, by its class.
 
     Args:
-        switches: the configuration.
         kinds: as `read_encoder` takes them.
         masked: the family's head of a masked language model.
         labelled: its classifier of texts, whatever labels it has.

@@ -47,10 +47,8 @@ def with_experts(
     """Return a model with experts of the widths of its feed-forward blocks in their place.
 
     Args:
-        switches: the configuration.
         spec: of the model with feed-forward blocks.
         key: of the number of experts.
-        experts: its default.
         chosen: the default of the experts that a token goes through.
         renormalise: whether the chosen experts' weights are divided by their sum. A softmax over the chosen
             experts' logits alone gives the same.
@@ -79,7 +77,6 @@ def without_experts(
     """Return a model with feed-forward blocks in the place of experts, the experts, and keys of them.
 
     Args:
-        spec: of the model.
         key: of the number of experts.
         channels: of the feed-forward blocks, where no layer has one; None for those of each expert.
 
@@ -105,7 +102,6 @@ def read_moe(
     """Take what a Qwen says of experts; all but the last are defaults.
 
     Args:
-        switches: the configuration.
         activation: of each expert.
         experts: how many there are.
         chosen: those that a token goes through.
@@ -150,7 +146,6 @@ def read_shared(
     """Take the keys of a Qwen's routed and shared experts.
 
     Args:
-        switches: the configuration.
         activation: of all.
         channels: the defaults of each expert's, and of that for all.
         defaults: others, as `read_moe` takes them.

@@ -16,7 +16,6 @@ def read_mamba2(switches: Switches, inner: int, named: str, *, eps: float, norma
     """Take the numbers of Mamba-2.
 
     Args:
-        switches: the configuration.
         inner: channels of its heads together.
         named: what says so, for messages.
         eps: of its norm.

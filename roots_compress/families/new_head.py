@@ -26,7 +26,6 @@ def labelled(spec: ModelSpec, names: Sequence[str], *, kind: str) -> ModelSpec:
     It is the head of the first family that can express the encoder, so that transformers can load the model.
 
     Args:
-        spec: of the encoder.
         names: of the labels; of a score, its own alone.
         kind: of the head, among `HEADS`.
 

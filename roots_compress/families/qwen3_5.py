@@ -46,7 +46,6 @@ def read_hybrid(switches: Switches, kv_heads: int = 2) -> tuple[Shape, list[OpSp
     """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens.
 
     Args:
-        switches: the configuration.
         kv_heads: the default of key/value heads.
     """
     shape = read_shape(

@@ -31,7 +31,6 @@ def rope_of(switches: Switches, parameters: dict[str, Any], *, head_dim: int = 0
     """Return the rotary positions that `read_rope` found.
 
     Args:
-        switches: the configuration, for messages.
         parameters: as `read_rope` returns them.
         head_dim: of the heads, which may be turned in part.
     """
@@ -53,7 +52,6 @@ def read_rope(
     `original_max_position_embeddings`, which goes before the object's.
 
     Args:
-        switches: the configuration.
         partial: the share of a head that the family turns by default; None where that is all of it.
         theta: the family's default.
 
@@ -83,7 +81,6 @@ def longrope(
     """Take what `parameters` say of LongRoPE.
 
     Args:
-        switches: the configuration, for messages.
         parameters: an object of rotary positions; what is taken leaves it.
         pairs: of channels that are turned.
         original: the length from which on the long factors hold.
@@ -117,7 +114,6 @@ def ropes_by_type(
     `rope_parameters` holds an object for each; before transformers 5, `rope_scaling` was full attention's.
 
     Args:
-        switches: the configuration.
         max_positions: the model's context.
         kinds: for each kind of layer the key at the top that may hold its base, if there is one, and the base
             where nothing does.

@@ -44,7 +44,6 @@ def read_routed(
     """Take the keys of experts with a sigmoid router, and of the shared expert.
 
     Args:
-        switches: the configuration.
         activation: of all.
         experts: the default of how many there are; None where there is none.
         chosen: the same of the experts that a token goes through.
@@ -78,7 +77,6 @@ def read_groups(
     """Take the groups of so many experts, and those that a token's are chosen from; None where all are one.
 
     Args:
-        switches: the configuration.
         experts: how many there are.
         defaults: of both numbers.
         best: as of `Groups`.
@@ -104,7 +102,6 @@ def shared_mlp(
     """Take the number of shared experts, and return it.
 
     Args:
-        switches: the configuration.
         width: of each expert.
         activation: of all.
         key: of their number.

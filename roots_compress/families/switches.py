@@ -73,7 +73,6 @@ class Switches:
         """Take a whole number from 1 to `most`.
 
         Args:
-            key: its name.
             default: what its absence means.
             null: what null means; None where the family's own class refuses null.
             most: the largest that is accepted.

@@ -33,7 +33,6 @@ def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
     """Read a configuration.
 
     Args:
-        switches: the configuration.
         proj: the feed-forward block where it names none.
         scaled: whether a model whose tables are tied divides the decoder's output by the root of its width.
     """

@@ -49,7 +49,6 @@ def to_roots(
         computed: the tensors that several source tensors make together.
         copies: names under which the tensor of another name may be stored too, or alone.
         family: what it is called, and `where` the source, for messages.
-        where: the source.
 
     Raises:
         InputError: a tensor has no place in the model, or is not the copy that it should be.

@@ -212,9 +212,6 @@ def explicit_attention(
     """Softmax attention over every visible key, of scores that are bounded, or beside each head's sink.
 
     Args:
-        query_BHTD: queries.
-        key_BGSD: keys.
-        value_BGSD: values.
         visible_B1TS: True where a query may attend to a key.
         scale: factor on the products of queries and keys.
         softcap: c of `c * tanh(score / c)` (Gemma 2, Riviere et al. 2024, arXiv:2408.00118).

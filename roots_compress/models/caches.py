@@ -113,7 +113,6 @@ def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
     """Return an empty cache for the stack of a model that the head reads.
 
     Args:
-        spec: of the model.
         capacity: the most tokens that it is to hold; None where it grows with each.
     """
     return LayerwiseCache([_empty_layer(kind, capacity) for kind in layer_types(spec)])

@@ -43,7 +43,6 @@ class RootsLayer(nn.Module):
     """A layer of a stack. Its modules are `BLOCK`, `BLOCK_pre_norm` and so on, for each block's name.
 
     Args:
-        config: the model's.
         index: its number, in the order in which layers run.
     """
 
@@ -128,8 +127,6 @@ def make_block(op: Op, config: Any, place: Place) -> Block:
     """Return the module of a block.
 
     Args:
-        op: its specification.
-        config: the model's.
         place: where it is.
     """
     begins = config.spec.begins

@@ -58,7 +58,6 @@ class LayerInputTables(nn.Module):
         """Return what all layers read of tokens, `BTLP`.
 
         Args:
-            tokens_BT: their numbers.
             hidden_BTW: the stream before the first layer.
 
         Raises:

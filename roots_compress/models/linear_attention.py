@@ -48,7 +48,6 @@ def linear_attention(
     """Return what the heads read, `BHTV`, and their matrices after the last token, `BHKV`.
 
     Args:
-        heads: of the tokens.
         starts_BT: where documents begin; what is before a document is not read in it. None: nowhere.
         state_BHKV: the matrices before the first token; None for zeros.
     """

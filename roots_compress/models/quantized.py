@@ -237,8 +237,6 @@ def make_embedding(config: Any, name: str, *, width: int, tied: bool) -> nn.Modu
     """Return the table of tokens that the config asks for under this module name, plain or quantized.
 
     Args:
-        config: the model's.
-        name: the module's.
         width: of its rows.
         tied: whether the head multiplies by it too.
     """

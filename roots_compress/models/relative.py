@@ -106,7 +106,6 @@ class Source:
             valid_BS: False at padding; None where there is none.
             segments_BS: the number of each slot's document, where several are packed.
             own_segments_BT: that of each query's; it sees the document of the same number only.
-            cache: of the decoder.
         """
         kept = cache if isinstance(cache, EncoderDecoderCache) else None
         if valid_BS is None and segments_BS is None:

@@ -65,7 +65,6 @@ def group_of(
     Args:
         block: which has the axis.
         axis: with a projection, or with parts.
-        units: their numbers.
         part: of the axis, whose units they are.
     """
     projection = part or axis.projection
@@ -98,8 +97,6 @@ def keep_units(
 
     Args:
         model: cut in place.
-        place: of the block.
-        name: of the axis.
         kept: the units that stay; of an axis with parts perhaps those of each, equally many.
 
     Raises:

@@ -36,7 +36,6 @@ def rotary_frequencies(rope: Rope, head_dim: int, max_positions: int) -> Frequen
     Scaled variants are computed by transformers.
 
     Args:
-        rope: of an attention.
         head_dim: channels of its heads.
         max_positions: that the model was made for.
     """

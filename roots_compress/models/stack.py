@@ -154,7 +154,6 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         decoder's, as the cache is.
 
         Args:
-            input_ids: `BT` tokens.
             attention_mask: `BS`, 0 at padding; None where nothing is padded.
             position_ids: `BT`; derived from the mask where absent.
             past_key_values: keys and values of earlier tokens; extended in place.

@@ -67,7 +67,6 @@ def read_stored(recipe: Recipe, folder: Path, task: Task[Any], threads: int) -> 
     Args:
         recipe: what is to be done.
         folder: the run that is to be.
-        task: of its models.
         threads: threads of its timings.
 
     Raises:

@@ -68,7 +68,6 @@ class _Rehearsal:
     """One rehearsal under way.
 
     Args:
-        setting: of the run.
         run: an empty run in a temporary folder.
         models: where stand-ins are written.
     """

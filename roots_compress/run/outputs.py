@@ -155,7 +155,6 @@ def unwritten(
     """Return what is told of an output that failed.
 
     Args:
-        error: the system's.
         partial: the folder that was filled.
         path: what it was to become.
         size: about what the weights in it take.

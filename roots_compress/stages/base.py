@@ -164,9 +164,7 @@ class Stage(ABC, Generic[Config]):
         This is asked of the next stage to be made alone. It may import torch and takes seconds at most.
 
         Args:
-            config: its settings.
             info: the model that it starts from, whose files are there.
-            text: the run's.
             seed: the recipe's.
 
         Raises:
@@ -177,7 +175,6 @@ class Stage(ABC, Generic[Config]):
         """Return the least of disk and memory that the stage takes.
 
         Args:
-            config: its settings.
             parameters: of the model it starts from; None where it makes one from nothing.
             device: `cpu` or `cuda`.
         """
@@ -216,7 +213,6 @@ class Stage(ABC, Generic[Config]):
         """Return the settings with what the stage chose by timing set, so that nothing is left to choose.
 
         Args:
-            config: its settings.
             chosen: as the stage's key holds it.
         """
         return config

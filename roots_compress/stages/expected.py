@@ -81,7 +81,6 @@ class Small:
         """Return settings with few training steps and little calibration text, and no cache of the user's.
 
         Args:
-            config: the settings.
             shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
         """
         for keys, training in groups_of(config, TrainingConfig):

@@ -159,7 +159,6 @@ class LikenessTask(EncoderTask):
         Args:
             given_NW: by the model.
             original_NW: by the first model, or by the same where none is compared with.
-            examples: the texts.
             spec: returns the specification of the model.
         """
 
@@ -208,7 +207,6 @@ def encoded(engine: Encoder, texts: EvaluationTexts, progress: Progress | None =
     """Yield what a model makes of texts, some rows at a time, cut to the longest row's tokens.
 
     Args:
-        engine: what runs.
         texts: padded on the right.
         progress: called with the texts read and their number.
     """

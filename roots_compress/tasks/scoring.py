@@ -123,7 +123,6 @@ def figures(
     """Return the metrics of scores.
 
     Args:
-        scores_N: the model's.
         original_N: the run's first model's.
         right_N: the numbers in the data; NaN where there are none.
     """

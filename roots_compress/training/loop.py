@@ -48,11 +48,9 @@ def fit(
         model: float32 weights; its parameters that require gradients are trained.
         windows: packed text; read in an order that follows from the seed, epoch after epoch.
         objective: what to minimise; parameters of its own that require gradients are trained too.
-        config: the settings.
         device: as `resolve_device` returns it.
         seed: of the order of the windows and the random state.
         work: an existing folder for the state of this training alone.
-        events: where progress is told.
         label: names the run there.
 
     Raises:

@@ -42,9 +42,7 @@ class Pretraining(Objective):
     weigh them by their hidden tokens, of which windows of one length have nearly the same number.
 
     Args:
-        config: the weights.
         windows: in the order of a batch's rows, each with a token to say.
-        spec: of the model.
         seed: draws the weights of heads and generator, and the replaced tokens.
     """
 

@@ -35,7 +35,6 @@ def source_json(
     """Return what there is to say of a source.
 
     Args:
-        source: its settings.
         files: of each its name, bytes and sha256.
         counts: of its documents.
         average: how often a document of it that was left stands in the corpus.

@@ -64,7 +64,6 @@ class Examiner:
     """Says of a text why it is removed, and what its duplicates are found by.
 
     Args:
-        config: the bounds.
         held_out: the hashes of the held-out texts' runs of words, in order.
     """
 

@@ -68,9 +68,7 @@ def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str,
     """Make a corpus, or go on with one.
 
     Args:
-        config: the settings.
         out: the corpus's folder. It appears whole; one of the same settings and sources is checked.
-        events: where progress is told.
 
     Returns:
         The datasheet, and whether the corpus was there already.

@@ -58,7 +58,6 @@ class HarnessModel(LM):
     """A model of ours as lm-eval asks it.
 
     Args:
-        subject: the model.
         progress: called with the requests of a kind that are done, and their number.
     """
 
@@ -132,7 +131,6 @@ def run_tasks(
     """Return the figures of tasks.
 
     Args:
-        subject: the model.
         names: of tasks or groups that lm-eval has, or paths of tasks' YAML files.
         seed: of the choice of examples that are shown before a question.
         limit: the most questions of a task.

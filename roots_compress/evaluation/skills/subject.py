@@ -48,9 +48,7 @@ class Subject:
     """A model that writes, with its tokenizer.
 
     Args:
-        task: of the model.
         engine: its graph or its checkpoint's own model.
-        tokenizer: its tokenizer.
         stop_tokens: ids that end a text.
     """
 

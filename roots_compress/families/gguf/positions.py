@@ -47,8 +47,6 @@ def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...], *, part
     """Return the rotary positions that keys and tensors of factors say.
 
     Args:
-        metadata: with the keys.
-        head_dim: of the heads.
         tensors: names of the tensors of factors that the architecture has.
         partial: whether heads may be rotated in part.
 

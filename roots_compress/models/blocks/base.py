@@ -223,7 +223,6 @@ class Half:
         """Return the residual stream after an addition to it, and what waits to be added.
 
         Args:
-            hidden_BTW: the stream.
             contribution_BTW: what the block adds.
             waiting_BTW: what waits from the blocks before it.
         """

@@ -57,7 +57,6 @@ def causal_conv(x_BTC: Tensor, weight_C1K: Tensor, context: Context, layer: int)
     Args:
         x_BTC: its inputs, of which the cache keeps those of the last tokens.
         weight_C1K: its weights, that of the token itself last.
-        context: of the forward pass.
         layer: the block's place in the cache.
     """
     tokens, before = x_BTC.shape[1], weight_C1K.shape[-1] - 1

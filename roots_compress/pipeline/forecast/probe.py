@@ -54,8 +54,6 @@ class Probe:
     """Measures on this machine.
 
     Args:
-        setting: of the run.
-        tokenizer: the run's.
         whole: the model that the run begins with.
         folder: a temporary one.
         events: where stages tell of their work.

@@ -44,9 +44,6 @@ def training_costs(
     """Measure a stage that trains, with little calibration text and the run's own vocabulary.
 
     Args:
-        setting: of the run.
-        tokenizer: the run's.
-        config: of the stage.
         before: the model that it starts from.
         depths: layers of a stack that are measured, the fewest first.
         folder: where the stage works; it is made.

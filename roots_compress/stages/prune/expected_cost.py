@@ -18,7 +18,6 @@ def phases_of(config: PruneConfig, given: int, block_size: int) -> dict[str, flo
     """Return the cost of each phase, in the order of the phases.
 
     Args:
-        config: the settings.
         given: windows of calibration text, without those that the model writes.
         block_size: tokens in each.
     """

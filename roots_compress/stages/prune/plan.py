@@ -180,7 +180,6 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
     """Return the multiple of `multiple_of` nearest to `width * (1 - ratio)`.
 
     Args:
-        width: what there is.
         ratio: fraction to remove, between 0 and 1.
         multiple_of: the widths that runtimes like.
         key: the recipe key of the ratio, for the error.

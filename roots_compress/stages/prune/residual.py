@@ -70,7 +70,6 @@ def cut_residual(
         windows: calibration text.
         width: channels that stay.
         refitted: whether to fit what reads the stream to the channels that stay.
-        device: where to compute.
 
     Returns:
         For every norm before blocks the root mean square error of what their projections read out of the

@@ -43,7 +43,6 @@ def costs_of_units(
     """Return what keeping the best units of an axis costs, the others' tokens going to those that stay.
 
     Args:
-        half: the block.
         stream: what it reads.
         axis: without a projection.
         scores_U: the order of its units.
@@ -66,7 +65,6 @@ def costs_of_parts(
     """Return what narrower parts cost, each refitted as the surgeon does it, all of one width.
 
     Args:
-        half: the block.
         stream: what it reads.
         axis: with parts.
         factor_WW: as in `costs_of_units`.
@@ -90,7 +88,6 @@ def routed_costs(
     """Return what the shapes of a block cost, taken to add up over its axes, and a cut to judge them by.
 
     Args:
-        half: the block.
         stream: what it reads.
         factor_WW: as in `costs_of_units`.
         tokens: of all text.

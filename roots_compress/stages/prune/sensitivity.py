@@ -104,7 +104,6 @@ def block_costs(
     """Return what the shapes of a block cost.
 
     Args:
-        half: the block.
         projection: of its axes.
         gram_CC: of its input, halved, per token.
         fisher_WW: of its output, per token.

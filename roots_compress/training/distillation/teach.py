@@ -63,11 +63,9 @@ def teach(
         text: its training part is read.
         windows_of: makes windows of it, as the model's task does.
         loss: the objective, and whether the teacher is asked once or runs along.
-        training: the training loop.
         device: as `resolve_device` returns it.
         seed: of the windows and their order.
         work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
-        events: where progress is told.
         label: names the training there.
         release_teacher: do not keep what is not needed of the teacher's weights: none once all targets are
             cached, and else those in the training's precision.

@@ -66,7 +66,6 @@ def with_teacher_targets(
         device: where the teacher writes.
         seed: of the windows; decides which pairs it writes for.
         work: an existing folder, where the targets are kept.
-        events: where progress is told.
 
     Raises:
         StageError: the disk failed.

@@ -56,7 +56,6 @@ def with_teacher_text(
         device: where the teacher writes.
         seed: decides what.
         work: an existing folder, where the text is kept.
-        events: where progress is told.
 
     Raises:
         StageError: the teacher predicts NaN, or the disk failed.

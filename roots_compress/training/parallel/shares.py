@@ -17,7 +17,6 @@ def team_size(config: TrainingConfig, *, whole: bool = False) -> int:
     """Return how many processes a training is for.
 
     Args:
-        config: its settings.
         whole: whether a micro-batch must be read by one process.
 
     Raises:

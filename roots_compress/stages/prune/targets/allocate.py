@@ -65,7 +65,6 @@ def allocate(
         windows: calibration text.
         timer: has timed the model, where the target is a time.
         device: as `resolve_device` returns it.
-        events: where progress is told.
 
     Raises:
         InputError: no shape reaches the target.

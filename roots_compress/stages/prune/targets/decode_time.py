@@ -43,7 +43,6 @@ class DecodeTimer:
             config: the whole model's.
             folder: for graphs, while they are needed.
             multiple_of: of MLP widths.
-            events: where progress is told.
 
         Raises:
             StageError: a model cannot be exported, or the measuring process failed.
