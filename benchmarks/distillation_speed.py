@@ -35,6 +35,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.events import Events
 from roots_compress.stages.distill.student import make_student
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.teach import teach
 
 BLOCK_SIZE, BATCH_SIZE, TOP_K = 256, 4, 64
@@ -198,11 +199,7 @@ def cached_loop(arguments: argparse.Namespace, name: str, text: TextSplit, folde
         pack,
         DistillLossConfig(top_k=TOP_K, cache=folder / "caches"),
         training,
-        device="cpu",
-        seed=0,
-        work=work,
-        events=Events(),
-        label=name,
+        TrainingContext("cpu", 0, work, Events(), name),
         release_teacher=True,
     )
 

@@ -33,6 +33,7 @@ from roots_compress.events import Events
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Objective
@@ -214,16 +215,8 @@ def train(
         **settings,
     )
     with tempfile.TemporaryDirectory() as work:
-        return fit(
-            trained,
-            windows,
-            objective,
-            config,
-            device="cpu",
-            seed=0,
-            work=Path(work),
-            events=Events(),
-        )
+        context = TrainingContext("cpu", 0, Path(work), Events())
+        return fit(trained, windows, objective, config, context)
 
 
 if __name__ == "__main__":

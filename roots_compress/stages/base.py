@@ -24,6 +24,7 @@ from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, task_of_spec
+from roots_compress.training.context import TrainingContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -114,6 +115,10 @@ class StageContext:
     """What the same stage chose by timing when it was made before, as its key holds it."""
     new: bool = False
     """Whether the checkpoint is one that the stage itself made of nothing."""
+
+    def training(self, label: str) -> TrainingContext:
+        """Return what a training of the stage works with."""
+        return TrainingContext(self.device, self.seed, self.work, self.events, label)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.kept_back import keep_back
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError, located
-from roots_compress.events import Events
 from roots_compress.io.names import in_utf8
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import BatchOrder, scored_windows
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teach import WindowMaker, teach
 from roots_compress.training.loop import check_trainable, windows_needed
@@ -55,16 +55,14 @@ class Judge:
         windows_of: makes windows of documents.
         tokenizer: the model's.
         training: how many windows it reads, and how long they are.
-        device: as `resolve_device` returns it.
-        seed: draws what is kept back.
+        context: its seed draws what is kept back.
     """
 
     objective: Objective
     windows_of: WindowMaker
     tokenizer: PreTrainedTokenizerFast
     training: TrainingConfig
-    device: str
-    seed: int
+    context: TrainingContext
 
     def kept_back(self, text: TextSplit) -> tuple[TextSplit, PackedWindows] | None:
         """Return the text that is left to learn from, and windows to judge by; None of too little text."""
@@ -72,7 +70,7 @@ class Judge:
         limit = min(max(round(SHARE * read), -(-FEWEST // length)), -(-MOST // length), read)
         characters = limit * length * CHARACTERS
         for fraction in FRACTIONS:
-            parts = keep_back(text.train, fraction, characters=characters, seed=self.seed)
+            parts = keep_back(text.train, fraction, characters=characters, seed=self.context.seed)
             if parts is None:
                 return None
             learnt, held = parts
@@ -86,19 +84,19 @@ class Judge:
 
     def _windows(self, documents: Sequence[Document], limit: int) -> PackedWindows:
         length = self.training.block_size
-        return self.windows_of(documents, self.tokenizer, length, seed=self.seed, limit=limit)
+        return self.windows_of(documents, self.tokenizer, length, seed=self.context.seed, limit=limit)
 
     @torch.no_grad()
     def loss(self, model: RootsWithHead, windows: PackedWindows) -> float:
         """Return the mean loss of a scored position; the model is left on the CPU and in eval mode."""
-        order = BatchOrder(windows, seed=self.seed)
+        order = BatchOrder(windows, seed=self.context.seed)
         rows = max(1, TOKENS // self.training.block_size)
-        total, scored = 0.0, 0
-        nn.Module.to(model.eval(), self.device)
-        self.objective.to(self.device)
+        total, scored, device = 0.0, 0, self.context.device
+        nn.Module.to(model.eval(), device)
+        self.objective.to(device)
         try:
             for first in range(0, len(order), rows):
-                batch = order.at(range(first, min(first + rows, len(order))), self.device)
+                batch = order.at(range(first, min(first + rows, len(order))), device)
                 count = int(batch.scored_BT.sum())
                 total += count * float(self.objective(model, batch).total)
                 scored += count
@@ -113,10 +111,6 @@ def train_further(
     text: TextSplit,
     judge: Judge,
     train: Callable[[TextSplit], FitSummary],
-    *,
-    work: Path,
-    events: Events,
-    label: str,
 ) -> FitSummary:
     """Train a model in place, and give it its weights back where it got no better.
 
@@ -125,9 +119,6 @@ def train_further(
         text: a part of its training documents is kept back.
         judge: says which weights are better. With too little text to keep some back, nothing is judged.
         train: does it, on the text that it is given.
-        work: an existing folder, which holds the weights from before meanwhile.
-        events: where it is told that the training did harm.
-        label: names the training there.
 
     Raises:
         StageError, InputError: as `train` does.
@@ -140,14 +131,14 @@ def train_further(
         check_trainable(model, windows)
     judge.objective.check(model, windows)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    before = judge.loss(model, windows)
-    _save(trained, work)
+    before, context = judge.loss(model, windows), judge.context
+    _save(trained, context.work)
     summary = train(learnt)
     after = judge.loss(model, windows)
     judged = Judged(before, after, len(windows.input_ids))
     if judged.worse:
-        _restore(trained, work)
-        events.say(f"{label}: {judged.in_words('the training')}")
+        _restore(trained, context.work)
+        context.events.say(f"{context.label}: {judged.in_words('the training')}")
     return replace(summary, judged=judged)
 
 
@@ -158,12 +149,7 @@ def teach_further(
     windows_of: WindowMaker,
     loss: DistillLossConfig,
     training: TrainingConfig,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    events: Events,
-    label: str,
+    context: TrainingContext,
 ) -> FitSummary:
     """Teach as `teach` does, and give the student its weights back where it got no better."""
     objective: Objective = CrossEntropy()
@@ -171,25 +157,13 @@ def teach_further(
         objective = ScoreLoss()
     elif student.head_matrix is None:
         apart = DistillLossConfig(cross_entropy_weight=0.0, divergence_weight=1.0)
-        objective = Distillation(teacher.model, student, apart, seed=seed)
+        objective = Distillation(teacher.model, student, apart, seed=context.seed)
 
     def train(learnt: TextSplit) -> FitSummary:
-        return teach(
-            student,
-            teacher,
-            learnt,
-            windows_of,
-            loss,
-            training,
-            device=device,
-            seed=seed,
-            work=work,
-            events=events,
-            label=label,
-        )
+        return teach(student, teacher, learnt, windows_of, loss, training, context)
 
-    judge = Judge(objective, windows_of, teacher.tokenizer, training, device, seed)
-    return train_further(student, text, judge, train, work=work, events=events, label=label)
+    judge = Judge(objective, windows_of, teacher.tokenizer, training, context)
+    return train_further(student, text, judge, train)
 
 
 def _save(parameters: dict[str, nn.Parameter], work: Path) -> None:

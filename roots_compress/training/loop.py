@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import torch
 
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key
-from roots_compress.events import Events
 from roots_compress.models.device import resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import recompute
 from roots_compress.progress import Display
 from roots_compress.training.batches import BatchOrder, shared_windows
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.objective import Objective
 from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.shares import team_size
@@ -31,12 +30,7 @@ def fit(
     windows: PackedWindows,
     objective: Objective,
     config: TrainingConfig,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    events: Events,
-    label: str = "training",
+    context: TrainingContext,
 ) -> FitSummary:
     """Train a model in place; afterwards it is on the CPU and in eval mode.
 
@@ -48,10 +42,6 @@ def fit(
         model: float32 weights; its parameters that require gradients are trained.
         windows: packed text; read in an order that follows from the seed, epoch after epoch.
         objective: what to minimise; parameters of its own that require gradients are trained too.
-        device: as `resolve_device` returns it.
-        seed: of the order of the windows and the random state.
-        work: an existing folder for the state of this training alone.
-        label: names the run there.
 
     Raises:
         InputError: windows longer than the model's context, nothing to score, a quantized model, or a
@@ -61,17 +51,20 @@ def fit(
     """
     check_trainable(model, windows)
     objective.check(model, windows)
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(config.precision, context.device)
     size = team_size(config, whole=objective.whole_micro_batches)
-    order = BatchOrder(shared_windows(windows, size, work), seed=seed)
-    lesson = Lesson(order, config, device, precision, seed)
+    order = BatchOrder(shared_windows(windows, size, context.work), seed=context.seed)
+    lesson = Lesson(order, config, context.device, precision, context.seed)
     step = TrainingStep(model, objective)
     try:
-        with team_of(size, device=device, label=label) as team:
+        with team_of(size, device=context.device, label=context.label) as team:
             if team.size > 1:
                 call(team, follow_training, twin(step, "meta"), lesson)
-            run = TrainingRun(team, step, lesson, work=work, say=lambda text: events.say(f"{label}: {text}"))
-            return _train(run, events, label)
+
+            def say(text: str) -> None:
+                context.events.say(f"{context.label}: {text}")
+
+            return _train(TrainingRun(team, step, lesson, work=context.work, say=say), context)
     finally:
         recompute(model, False)
         model.eval().to("cpu")
@@ -85,16 +78,16 @@ def follow_training(team: Team, step: TrainingStep, lesson: Lesson) -> None:
         run.finish()
 
 
-def _train(run: TrainingRun, events: Events, label: str) -> FitSummary:
+def _train(run: TrainingRun, context: TrainingContext) -> FitSummary:
     """Train to the end in the process that leads, and show how far it is."""
     first_tokens, started = run.tally.tokens, time.monotonic()
-    with Display(events, label, done=run.step) as display:
+    with Display(context.events, context.label, done=run.step) as display:
 
         def tell() -> None:
             speed = (run.tally.tokens - first_tokens) / max(time.monotonic() - started, 1e-9)
             for name, loss in run.tally.losses.items():
                 figure = "loss" if name == "total" else name
-                events.figure(figure, loss, work=label, step=run.step)
+                context.events.figure(figure, loss, work=context.label, step=run.step)
             note = f"loss {run.tally.losses['total']:.3f}, {speed:,.0f} tokens/s"
             display.update(run.step, run.config.steps, note)
 

@@ -40,6 +40,7 @@ from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.walk import round_layers
 from roots_compress.training import loop
 from roots_compress.training.batches import Batch
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from tests.checks.removal import Check, NoticedError
@@ -165,10 +166,7 @@ def train(
         text or windows(),
         objective or CrossEntropy(),
         TrainingConfig(steps=steps, batch_size=4, block_size=16, precision="fp32"),
-        device="cpu",
-        seed=0,
-        work=folder,
-        events=events,
+        TrainingContext("cpu", 0, folder, events),
     )
     return events.text
 

@@ -17,6 +17,7 @@ from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following
 from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation import head
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import hidden_distance
@@ -144,11 +145,9 @@ def ask(folder: Path, teacher: RootsForCausalLM, config: DistillLossConfig) -> T
         windows(),
         config,
         folder,
+        TrainingContext("cpu", 0, folder, Events()),
         tokenizer_sha256="t" * 64,
         precision="no",
-        device="cpu",
-        seed=0,
-        events=Events(),
     )
 
 

@@ -19,6 +19,7 @@ from roots_compress.models.device import resolve_device, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch, BatchOrder, scored_windows
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
@@ -60,10 +61,7 @@ def train(
         windows(),
         objective or CrossEntropy(),
         config,
-        device="cpu",
-        seed=seed,
-        work=work,
-        events=events or quiet(),
+        TrainingContext("cpu", seed, work, events or quiet()),
     )
 
 

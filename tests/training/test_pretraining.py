@@ -20,6 +20,7 @@ from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.loop import fit
 from roots_compress.training.pretraining import Pretraining
 from tests.encoders import encoder_tokenizer, tiny_encoder
@@ -138,17 +139,7 @@ def test_a_resumed_pre_training_is_bit_identical(tmp_path: Path) -> None:
         if stop_after is not None:
             press_ctrl_c(model, after=stop_after)  # type: ignore[arg-type]
         objective = objective_of(model, windows)
-        fit(
-            model,
-            windows,
-            objective,
-            training,
-            device="cpu",
-            seed=0,
-            work=work,
-            events=quiet(),
-            label="train",
-        )
+        fit(model, windows, objective, training, TrainingContext("cpu", 0, work, quiet()))
         return model
 
     straight = trained(tmp_path / "straight")

@@ -15,6 +15,7 @@ from roots_compress.errors import InputError, StageError
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from roots_compress.training.summary import FitSummary
@@ -56,7 +57,7 @@ class Dying(CrossEntropy):
 
 def train_by(objective: Objective, work: Path, processes: int) -> FitSummary:
     config = settings(steps=12, processes=processes, checkpoint_every=5)
-    return fit(tiny_model(), windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
+    return fit(tiny_model(), windows(), objective, config, TrainingContext("cpu", 0, work, quiet()))
 
 
 def test_other_files_are_refused_before_the_first_step(tmp_path: Path) -> None:

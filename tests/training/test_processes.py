@@ -20,6 +20,7 @@ from roots_compress.errors import InputError
 from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.results import Json
 from roots_compress.training.batches import BatchOrder, shared_windows
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teacher import cached_teacher
@@ -54,7 +55,7 @@ def taught(
 
             patch.setattr(Tally, "add", recorded)
         config = settings(**{"steps": STEPS, **overrides})
-        summary = fit(student, windows(), objective, config, device="cpu", seed=0, work=work, events=events)
+        summary = fit(student, windows(), objective, config, TrainingContext("cpu", 0, work, events))
     return {name: value.clone() for name, value in student.state_dict().items()}, summary
 
 
@@ -146,9 +147,7 @@ def test_a_teacher_in_half_precision_teaches_two_processes_what_it_teaches_one(
         objective = Distillation(teacher, copied, DistillLossConfig(), seed=0)
         several = {"processes": processes, "strategy": strategy, "tensor_parallel_teacher": divided}
         config = settings(steps=4, precision="bf16", **several)
-        found.append(
-            fit(copied, windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
-        )
+        found.append(fit(copied, windows(), objective, config, TrainingContext("cpu", 0, work, quiet())))
     assert found[1].loss == pytest.approx(found[0].loss, abs=1e-2)
     held = [each["frozen"] for each in held_bytes(found[1])]
     if divided:
@@ -168,11 +167,9 @@ def test_a_teacher_is_asked_by_all_processes_and_one_writes(
             windows(),
             DistillLossConfig(top_k=8),
             tmp_path / str(processes),
+            TrainingContext("cpu", 0, tmp_path, quiet()),
             tokenizer_sha256="t" * 64,
             precision="no",
-            device="cpu",
-            seed=0,
-            events=quiet(),
             processes=processes,
             strategy=strategy,
             tensor_parallel=tensor_parallel,
@@ -223,7 +220,7 @@ def test_parts_of_updates_of_low_rank_are_trained_with_the_rest_frozen(tmp_path:
         )
         with low_rank_updates(student, 4, seed=0):
             objective = Distillation(tiny_model(0), student, DistillLossConfig(relation_weight=1.0), seed=0)
-            fit(student, windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
+            fit(student, windows(), objective, config, TrainingContext("cpu", 0, work, quiet()))
         trained.append(dict(student.state_dict()))
     assert_close(trained[1], trained[0])
     assert not torch.equal(

@@ -18,6 +18,7 @@ from roots_compress.errors import InputError, StageError
 from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.teacher import cached_teacher
@@ -49,11 +50,9 @@ def ask(
         packed or windows(),
         loss,
         folder,
+        TrainingContext("cpu", 0, folder, events or Events()),
         tokenizer_sha256="t" * 64,
         precision="no",
-        device="cpu",
-        seed=0,
-        events=events or Events(),
     )
 
 

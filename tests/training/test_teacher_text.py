@@ -15,6 +15,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.events import Events
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation import teacher_text
 from roots_compress.training.distillation.teacher_text import with_teacher_text
 from tests.tiny import tiny_checkpoint
@@ -35,11 +36,8 @@ def ask(
         given,
         teacher or tiny_checkpoint(),
         ratio,
+        TrainingContext("cpu", seed, work, Events()),
         limit=limit,
-        device="cpu",
-        seed=seed,
-        work=work,
-        events=Events(),
     )
 
 

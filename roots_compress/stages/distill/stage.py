@@ -41,11 +41,7 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
         task_of_model(student.model).training_windows,
         config.loss,
         config.training,
-        device=context.device,
-        seed=context.seed,
-        work=context.work,
-        events=context.events,
-        label=config.name,
+        context.training(config.name),
         release_teacher=True,
     )
     return StageOutcome(

@@ -274,8 +274,8 @@ def _recover(
     context: StageContext,
 ) -> FitSummary:
     """Train the pruned model in place to give again what the original gives."""
-    rank, seed = config.rank, context.seed
-    updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=seed)
+    rank = config.rank
+    updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=context.seed)
     with located(("recovery",)), updates:
         return teach_further(
             pruned.model,
@@ -284,9 +284,5 @@ def _recover(
             task_of_model(original).training_windows,
             config.loss,
             config.training,
-            device=context.device,
-            seed=seed,
-            work=context.work,
-            events=context.events,
-            label="recovery",
+            context.training("recovery"),
         )

@@ -164,9 +164,5 @@ def _adapt(
             task_of_model(model).training_windows,
             config.loss,
             config.training,
-            device=context.device,
-            seed=context.seed,
-            work=context.work,
-            events=context.events,
-            label="adaptation",
+            context.training("adaptation"),
         )

@@ -68,33 +68,21 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
     Raises:
         InputError, StageError: as `fit` raises them; or the text is too short.
     """
-    task, device, seed = task_of_model(checkpoint.model), context.device, context.seed
+    task, place = task_of_model(checkpoint.model), context.training(config.name)
     # A checkpoint may be stored in half precision; it is trained, and then stored, in float32.
     model = copy.deepcopy(checkpoint.model).float()
 
     def learn(text: TextSplit) -> FitSummary:
-        windows, objective = _lesson(config, task, checkpoint, text, seed=seed)
+        windows, objective = _lesson(config, task, checkpoint, text, seed=context.seed)
         with located(("training",)):
-            return fit(
-                model,
-                windows,
-                objective,
-                config.training,
-                device=device,
-                seed=seed,
-                work=context.work,
-                events=context.events,
-                label=config.name,
-            )
+            return fit(model, windows, objective, config.training, place)
 
     if context.new:
         summary = learn(context.text)
     else:
         windows_of, tokenizer = task.training_windows, checkpoint.tokenizer
-        judge = Judge(task.objective(), windows_of, tokenizer, config.training, device, seed)
-        summary = train_further(
-            model, context.text, judge, learn, work=context.work, events=context.events, label=config.name
-        )
+        judge = Judge(task.objective(), windows_of, tokenizer, config.training, place)
+        summary = train_further(model, context.text, judge, learn)
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json(), curves=summary.curves)
 
 

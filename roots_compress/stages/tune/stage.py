@@ -95,42 +95,20 @@ def _learn(
     context: StageContext,
 ) -> FitSummary:
     """Train the model in place."""
+    place = context.training(config.name)
     if teacher is not None:
-        return teach_further(
-            tuned.model,
-            teacher,
-            context.text,
-            windows,
-            config.loss,
-            config.training,
-            device=context.device,
-            seed=context.seed,
-            work=context.work,
-            events=context.events,
-            label=config.name,
-        )
+        return teach_further(tuned.model, teacher, context.text, windows, config.loss, config.training, place)
     model, tokenizer, training = tuned.model, tuned.tokenizer, config.training
-    seed, work, events, device = context.seed, context.work, context.events, context.device
     objective = task_of_model(model).objective()
 
     def train(text: TextSplit) -> FitSummary:
         needed = windows_needed(training)
-        read = windows(text.train, tokenizer, training.block_size, seed=seed, limit=needed)
+        read = windows(text.train, tokenizer, training.block_size, seed=context.seed, limit=needed)
         with located(("training",)):
-            return fit(
-                model,
-                read,
-                objective,
-                training,
-                device=device,
-                seed=seed,
-                work=work,
-                events=events,
-                label=config.name,
-            )
+            return fit(model, read, objective, training, place)
 
-    judge = Judge(objective, windows, tokenizer, training, device, seed)
-    return train_further(model, context.text, judge, train, work=work, events=events, label=config.name)
+    judge = Judge(objective, windows, tokenizer, training, place)
+    return train_further(model, context.text, judge, train)
 
 
 def _with_template(

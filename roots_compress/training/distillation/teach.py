@@ -6,7 +6,6 @@ The one way in which `distill` and the recovery of `prune` learn from a teacher.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,11 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, located
-from roots_compress.events import Events
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.training.batches import BatchOrder, shared_windows
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
@@ -47,12 +46,8 @@ def teach(
     windows_of: WindowMaker,
     loss: DistillLossConfig,
     training: TrainingConfig,
+    context: TrainingContext,
     *,
-    device: str,
-    seed: int,
-    work: Path,
-    events: Events,
-    label: str,
     release_teacher: bool = False,
 ) -> FitSummary:
     """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
@@ -63,10 +58,7 @@ def teach(
         text: its training part is read.
         windows_of: makes windows of it, as the model's task does.
         loss: the objective, and whether the teacher is asked once or runs along.
-        device: as `resolve_device` returns it.
-        seed: of the windows and their order.
-        work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
-        label: names the training there.
+        context: its folder holds the teacher's text too, and a cache that has no other place.
         release_teacher: do not keep what is not needed of the teacher's weights: none once all targets are
             cached, and else those in the training's precision.
 
@@ -86,20 +78,17 @@ def teach(
             documents,
             teacher,
             loss.teacher_text_ratio,
+            context,
             block_size=training.block_size,
             limit=needed,
-            device=device,
-            seed=seed,
-            work=work,
-            events=events,
         )
     given = max(1, round((1 - written_ratio) * needed))
-    windows = windows_of(documents, teacher.tokenizer, training.block_size, seed=seed, limit=given)
+    windows = windows_of(documents, teacher.tokenizer, training.block_size, seed=context.seed, limit=given)
     answers = isinstance(windows, PackedConversations)
     rated = text.kind == "ratings"
     with located(("training",)):
         check_trainable(student, windows)
-        precision = resolve_precision(training.precision, device)
+        precision = resolve_precision(training.precision, context.device)
         processes = team_size(training, whole=loss.whole_micro_batches)
         if loss.relation_weight and training.tensor_parallel_teacher:
             raise InputError(
@@ -108,20 +97,11 @@ def teach(
                 remedy="Leave it out, or set the loss's relation_weight to 0.",
             )
     if written_ratio:
-        windows = with_teacher_text(
-            windows,
-            teacher,
-            written_ratio,
-            limit=needed - given,
-            device=device,
-            seed=seed,
-            work=work,
-            events=events,
-        )
+        windows = with_teacher_text(windows, teacher, written_ratio, context, limit=needed - given)
     asked_once = loss.top_k is not None and loss.divergence_weight > 0
     if asked_once:
         windows = windows.fixed()  # What the teacher says is of the windows as they were then.
-    windows = shared_windows(windows, processes, work)
+    windows = shared_windows(windows, processes, context.work)
     source: RootsWithHead | TeacherCache
     if asked_once:
         with located(("loss",)):
@@ -129,12 +109,10 @@ def teach(
                 teacher.model,
                 windows,
                 loss,
-                loss.cache or work / "teacher",
+                loss.cache or context.work / "teacher",
+                context,
                 tokenizer_sha256=tokenizer_sha256(teacher.tokenizer),
                 precision=precision,
-                device=device,
-                seed=seed,
-                events=events,
                 processes=processes,
                 strategy=training.strategy,
                 tensor_parallel=training.tensor_parallel_teacher,
@@ -147,19 +125,17 @@ def teach(
         source = as_autocast_reads(teacher.model, precision, replace=release_teacher)
     maps: Sequence[Tensor] = ()
     if loss.hidden_weight and loss.projection == "least_squares":
-        maps = fitted_maps(student, teacher.model, windows, training, device=device, seed=seed)
+        maps = fitted_maps(student, teacher.model, windows, training, context)
     try:
         with located(("training",)):
             return fit(
                 student,
                 windows,
-                Distillation(source, student, loss, seed=seed, maps=maps, answers=answers, rated=rated),
+                Distillation(
+                    source, student, loss, seed=context.seed, maps=maps, answers=answers, rated=rated
+                ),
                 training,
-                device=device,
-                seed=seed,
-                work=work,
-                events=events,
-                label=label,
+                context,
             )
     finally:
         teacher.model.requires_grad_(True)
@@ -170,15 +146,13 @@ def fitted_maps(
     teacher: RootsWithHead,
     windows: PackedWindows,
     training: TrainingConfig,
-    *,
-    device: str,
-    seed: int,
+    context: TrainingContext,
 ) -> list[Tensor]:
     """Return least-squares maps from the untrained student's hidden states to its teacher's.
 
     Both models are left on the CPU and in eval mode.
     """
-    order = BatchOrder(windows, seed=seed)
+    order, device = BatchOrder(windows, seed=context.seed), context.device
     count = min(len(order), -(-MAP_TOKENS // training.block_size))
     matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 

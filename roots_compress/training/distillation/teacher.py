@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.training import DistillLossConfig, Strategy
 from roots_compress.data.windows import PackedWindows
-from roots_compress.events import Events
 from roots_compress.models.device import Precision
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
@@ -25,6 +24,7 @@ from roots_compress.progress import track_made
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.asking import Asked, Questions, answer
 from roots_compress.training.distillation.divergence import at_tokens_with_tail, soften
 from roots_compress.training.distillation.head import BlockByBlock
@@ -70,12 +70,10 @@ def cached_teacher(
     windows: PackedWindows,
     config: DistillLossConfig,
     folder: Path,
+    context: TrainingContext,
     *,
     tokenizer_sha256: str,
     precision: Precision,
-    device: str,
-    seed: int,
-    events: Events,
     processes: int = 1,
     strategy: Strategy = "ddp",
     tensor_parallel: bool = False,
@@ -92,9 +90,7 @@ def cached_teacher(
         folder: one cache, or a folder of caches.
         tokenizer_sha256: of the tokenizer that made the windows.
         precision: the teacher's.
-        device: where it runs.
-        seed: of the training; it changes no target.
-        events: where the size and the progress are told.
+        context: its seed changes no target.
         processes: that ask a teacher each; they change no target but for rounding.
         strategy: whether each of them holds the whole teacher or a part.
         tensor_parallel: whether they hold parts of its matrices, and run it together.
@@ -107,7 +103,7 @@ def cached_teacher(
     assert config.top_k is not None
     vocab_size = teacher.outcomes
     config.require_vocabulary(vocab_size)
-    order = BatchOrder(windows, seed=seed)
+    order, device, events = BatchOrder(windows, seed=context.seed), context.device, context.events
     identity: dict[str, Json] = {
         "teacher": fingerprint_of(teacher.config.to_dict(), teacher.named_tensors()),
         "tokenizer": tokenizer_sha256,

@@ -34,6 +34,7 @@ from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.progress import Display
 from roots_compress.results import Json
 from roots_compress.run.keys import checked_content, with_sha256
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.state import fingerprint_of
 
 FILE = "teacher-targets.json"
@@ -47,13 +48,10 @@ def with_teacher_targets(
     documents: Sequence[Document],
     teacher: Checkpoint,
     ratio: float,
+    context: TrainingContext,
     *,
     block_size: int,
     limit: int,
-    device: str,
-    seed: int,
-    work: Path,
-    events: Events,
 ) -> tuple[Document, ...]:
     """Return pairs, the targets of some written by the teacher.
 
@@ -61,17 +59,15 @@ def with_teacher_targets(
         documents: pairs.
         teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
         ratio: of the pairs that training reads, those whose targets it writes.
+        context: its seed decides which; its folder keeps the targets.
         block_size: most tokens of a source, and of a target.
         limit: windows that training reads.
-        device: where the teacher writes.
-        seed: of the windows; decides which pairs it writes for.
-        work: an existing folder, where the targets are kept.
 
     Raises:
         StageError: the disk failed.
     """
-    read = documents_packed(documents, teacher.tokenizer, block_size, seed=seed, limit=limit)
-    chosen = np.random.default_rng(seed).permutation(read)[: round(ratio * len(read))].tolist()
+    read = documents_packed(documents, teacher.tokenizer, block_size, seed=context.seed, limit=limit)
+    chosen = np.random.default_rng(context.seed).permutation(read)[: round(ratio * len(read))].tolist()
     model = teacher.model
     assert isinstance(model, RootsForSeq2SeqLM), "only such a model writes targets"
     identity: dict[str, Json] = {
@@ -80,13 +76,13 @@ def with_teacher_targets(
         "tokens": block_size,
         "beams": BEAMS,
     }
-    path = work / FILE
+    path = context.work / FILE
     texts = _read(path, identity, len(chosen))
     if texts is None:
-        nn.Module.to(model, device).eval()
+        nn.Module.to(model, context.device).eval()
         try:
             texts = _written(
-                teacher, [documents[index].named(SOURCE) for index in chosen], block_size, events
+                teacher, [documents[index].named(SOURCE) for index in chosen], block_size, context.events
             )
         finally:
             nn.Module.to(model, "cpu")

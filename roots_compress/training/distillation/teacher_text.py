@@ -22,10 +22,10 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.events import Events
 from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.results import Json
 from roots_compress.run.keys import checked_content, with_sha256
+from roots_compress.training.context import TrainingContext
 from roots_compress.training.state import fingerprint_of
 
 FILE = "teacher-text.json"
@@ -39,12 +39,9 @@ def with_teacher_text(
     windows: PackedWindows,
     teacher: Checkpoint,
     ratio: float,
+    context: TrainingContext,
     *,
     limit: int,
-    device: str,
-    seed: int,
-    work: Path,
-    events: Events,
 ) -> PackedWindows:
     """Return windows of given text, and after them as many of the teacher's as make `ratio` of the whole.
 
@@ -52,10 +49,8 @@ def with_teacher_text(
         windows: of the text that was given.
         teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
         ratio: at least 0 and less than 1; with 0 nothing is written.
+        context: its seed decides what is written; its folder keeps it.
         limit: the most windows to write; more would not be read.
-        device: where the teacher writes.
-        seed: decides what.
-        work: an existing folder, where the text is kept.
 
     Raises:
         StageError: the teacher predicts NaN, or the disk failed.
@@ -70,15 +65,15 @@ def with_teacher_text(
         "teacher": fingerprint_of(model.config.to_dict(), model.named_tensors()),
         "shape": [count, block_size],
         "bos": bos,
-        "seed": seed,
+        "seed": context.seed,
     }
-    path = work / FILE
+    path = context.work / FILE
     ids_NT = _read(path, identity, count * block_size)
     if ids_NT is not None:
         return concatenated(windows, windows_of_own(ids_NT, bos=bos))
-    nn.Module.to(model, device).eval()
+    nn.Module.to(model, context.device).eval()
     try:
-        own = own_text(model, count, block_size, bos=bos, seed=seed, events=events)
+        own = own_text(model, count, block_size, bos=bos, seed=context.seed, events=context.events)
     finally:
         nn.Module.to(model, "cpu")
     content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}
