@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, RootsWithVocabulary, token_loss
+from roots_compress.models.heads import RootsByToken, RootsWithHead, RootsWithTextHead, RootsWithVocabulary
 from roots_compress.models.labels import (
     RootsForScore,
     RootsForSequenceClassification,
@@ -49,10 +49,11 @@ class MaskedLmTransform(nn.Module):
         return normed_NW
 
 
-class RootsForMaskedLM(RootsWithVocabulary):
+class RootsForMaskedLM(RootsByToken, RootsWithVocabulary):
     """A ROOTS encoder that predicts the token at each place."""
 
     head_kind = "masked_lm"
+    output_class = MaskedLMOutput
 
     def add_head(self, config: RootsConfig) -> None:
         """Add the transform, then the vocabulary's matrix."""
@@ -80,21 +81,6 @@ class RootsForMaskedLM(RootsWithVocabulary):
         """Return the logits with their bias."""
         biased_NV: Tensor = self.transform(logits_NV, add_bias=True)
         return biased_NV
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        **others: Any,
-    ) -> MaskedLMOutput:
-        """Return logits `BTV`; with `labels` (`BT`, -100: not scored) the mean cross-entropy too."""
-        hidden_BTW = self.model(
-            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
-        ).last_hidden_state
-        logits_BTV = self.project(hidden_BTW)
-        return MaskedLMOutput(loss=token_loss(logits_BTV, labels), logits=logits_BTV)
 
 
 class RootsForEmbedding(RootsWithTextHead):
@@ -135,14 +121,9 @@ class RootsForEmbedding(RootsWithTextHead):
         **others: Any,
     ) -> BaseModelOutput:
         """Return one vector for each text, `BW`, of packed windows too, as `last_hidden_state`."""
-        output = self.model(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            segment_ids=segment_ids,
-            **others,
+        vectors_BW = self.texts(
+            input_ids, attention_mask, segment_ids, token_type_ids=token_type_ids, **others
         )
-        vectors_BW = self.texts(output.last_hidden_state, attention_mask, segment_ids)
         return BaseModelOutput(last_hidden_state=vectors_BW)
 
 

@@ -8,11 +8,12 @@ Shape legend: B batch, T tokens, N positions, W hidden size, V outputs of the he
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
 
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.heads import EmbeddingHead, NextTokenHead, Pooling, TextLabelHead
@@ -142,11 +143,41 @@ class RootsWithTextHead(RootsWithHead):
         """Return pooled states in the length that the head wants."""
         return vectors_NW
 
-    def texts(self, hidden_BTW: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None) -> Tensor:
-        """Return what the head works on of each text, `NW`, of packed windows text by text."""
+    def texts(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        segment_ids: Tensor | None,
+        **others: Any,
+    ) -> Tensor:
+        """Run the model, and return what the head works on of each text, `NW`; of windows text by text."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, segment_ids=segment_ids, **others
+        ).last_hidden_state
         if segment_ids is None:
             return self.pooled(hidden_BTW, attention_mask)
         return self.states_at(hidden_BTW, self.reads(hidden_BTW[..., 0], segment_ids), segment_ids)
+
+
+class RootsByToken(RootsWithHead):
+    """A ROOTS encoder that predicts something of each token."""
+
+    output_class: ClassVar[type[ModelOutput]]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
+    ) -> ModelOutput:
+        """Return logits `BTV`; with `labels` (`BT`, -100: not scored) the mean cross-entropy too."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
+        ).last_hidden_state
+        logits_BTV = self.project(hidden_BTW)
+        return self.output_class(loss=token_loss(logits_BTV, labels), logits=logits_BTV)
 
 
 class RootsWithVocabulary(RootsWithHead):

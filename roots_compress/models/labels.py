@@ -16,7 +16,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, token_loss
+from roots_compress.models.heads import RootsByToken, RootsWithHead, RootsWithTextHead
 from roots_compress.models.ops.heads import LabelHead, ScoreHead
 
 
@@ -82,14 +82,9 @@ class RootsForSequenceClassification(RootsWithLabels, RootsWithTextHead):
         **others: Any,
     ) -> SequenceClassifierOutput:
         """Return logits `BL`, of packed windows those of each text; with `labels` (`B`) the loss too."""
-        output = self.model(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            segment_ids=segment_ids,
-            **others,
+        logits_BL = self.project(
+            self.texts(input_ids, attention_mask, segment_ids, token_type_ids=token_type_ids, **others)
         )
-        logits_BL = self.project(self.texts(output.last_hidden_state, attention_mask, segment_ids))
         loss = None if labels is None else self.label_loss(logits_BL.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
 
@@ -131,25 +126,11 @@ class RootsForScore(RootsForSequenceClassification):
         return scores_N1
 
 
-class RootsForTokenClassification(RootsWithLabels):
+class RootsForTokenClassification(RootsByToken, RootsWithLabels):
     """A ROOTS encoder that gives each token a label."""
 
     head_kind = "token_classification"
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        **others: Any,
-    ) -> TokenClassifierOutput:
-        """Return logits `BTL`; with `labels` (`BT`, -100: not scored) the mean cross-entropy too."""
-        hidden_BTW = self.model(
-            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
-        ).last_hidden_state
-        logits_BTL = self.project(hidden_BTW)
-        return TokenClassifierOutput(loss=token_loss(logits_BTL, labels), logits=logits_BTL)
+    output_class = TokenClassifierOutput
 
 
 AutoModelForSequenceClassification.register(RootsConfig, RootsForSequenceClassification)
