@@ -26,7 +26,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.quantized import Format
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 from roots_compress.runtime.onnx.session import open_session

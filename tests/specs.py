@@ -9,7 +9,6 @@ from roots_compress.families.seq2seq import decoder_layer, encoder_layer
 from roots_compress.models.ops.attention import Attention, Latent, ProportionalScaling, QkNorm, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import (
     ClassificationHead,
     EmbeddingHead,
@@ -21,8 +20,9 @@ from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Clamp, Groups, Moe
+from roots_compress.models.ops.positions import Relative
+from roots_compress.models.ops.stack import Op, Sublayer
 from roots_compress.models.ops.stream import LayerInputs
-from roots_compress.models.ops.sublayer import Op, Sublayer
 from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
 from tests.tiny import VOCAB_SIZE, tiny_config
 

@@ -13,7 +13,7 @@ import torch
 
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.distances import Disentangled, Relative
+from roots_compress.models.ops.positions import Disentangled, Relative
 from roots_compress.models.relative import bucket_of, row_of
 
 LOWEST = -1e4

@@ -14,7 +14,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import ModelSpec, Norm
 
 EPS_KEY, SCALE = "layer_norm_eps", "logit_scale"

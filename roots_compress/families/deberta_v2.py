@@ -19,9 +19,9 @@ from roots_compress.families.transforms import Tensor
 from roots_compress.families.values import older_activation_name, shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.distances import Disentangled
 from roots_compress.models.ops.heads import MaskedLmHead, TextLabelHead
 from roots_compress.models.ops.mlp import Activation
+from roots_compress.models.ops.positions import Disentangled
 from roots_compress.models.spec import ModelSpec, Norm
 
 ARCHITECTURES = {

@@ -12,8 +12,8 @@ from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
 ReadWindows = Callable[[Switches, int], Sequence[int | None]]

@@ -22,7 +22,7 @@ from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.linear_attention import LinearAttention
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import ModelSpec, Norm
 
 NORM_NAMES = {"self_attn_pre_norm": "input_layernorm", "mlp_pre_norm": "post_attention_layernorm"}

@@ -22,7 +22,7 @@ from roots_compress.models.ops.heads import (
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Activation, Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack
 
 EPS = 1e-12

@@ -11,7 +11,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec, Norm
 
 SHARED_NAMES = {

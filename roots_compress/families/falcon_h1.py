@@ -21,7 +21,7 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import ModelSpec
 
 NAMES = {

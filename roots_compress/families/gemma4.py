@@ -20,8 +20,8 @@ from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec
 
 WINDOW, GLOBAL_HEAD = 512, 512

@@ -25,7 +25,7 @@ from roots_compress.models.ops.heads import (
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
 
 ARCHITECTURES = {

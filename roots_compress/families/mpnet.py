@@ -12,7 +12,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import Shared, last_rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.distances import Relative
+from roots_compress.models.ops.positions import Relative
 from roots_compress.models.spec import Layer, ModelSpec, Stack
 
 ARCHITECTURES = {

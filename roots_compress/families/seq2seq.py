@@ -7,7 +7,7 @@ from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack
 
 SHARED = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}

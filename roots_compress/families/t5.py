@@ -20,9 +20,9 @@ from roots_compress.families.transforms import Shared
 from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.positions import Relative
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
 POSITIONS = 1_000_000

@@ -23,7 +23,7 @@ from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Op
+from roots_compress.models.ops.stack import Op
 from roots_compress.models.spec import Place
 
 NORMS = ("pre_norm", "post_norm", "joint_norm", "stream_norm")

@@ -1,7 +1,4 @@
-"""What attention sees of places: distances in buckets, and an encoder's output.
-
-Shape legend: B batch, T queries, S keys, H heads.
-"""
+"""What attention sees of places: which slots hold tokens, distances in buckets, and an encoder's output."""
 
 from __future__ import annotations
 
@@ -9,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from roots_compress.models.ops.distances import Disentangled, Relative
+from roots_compress.models.ops.positions import Disentangled, Relative
 
 
 class Distances:
@@ -118,3 +116,29 @@ class Source:
             visible_BTS = visible_BTS & (own_segments_BT[:, :, None] == segments_BS[:, None])
         visible_BTS = visible_BTS | ~visible_BTS.any(dim=-1, keepdim=True)
         return cls(states_BSW, visible_BTS[:, None], kept)
+
+
+def valid_slots(batch: int, slots: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
+    """Return `valid_BS`, False at padding.
+
+    Raises:
+        ValueError: the mask does not cover the cached tokens and the new ones.
+    """
+    if attention_mask is None:
+        return torch.ones((1, slots), dtype=torch.bool, device=device).expand(batch, -1)
+    if attention_mask.shape != (batch, slots):
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; with the cached tokens it must be "
+            f"{(batch, slots)}"
+        )
+    return attention_mask.bool()
+
+
+def positions_of(valid_BS: Tensor, segment_ids: Tensor | None) -> Tensor:
+    """Return the position of each slot within its document, padding not counted."""
+    count_BS = valid_BS.long().cumsum(dim=1)
+    if segment_ids is None:
+        return (count_BS - 1).clamp(min=0)
+    starts_BS = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+    before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
+    return (count_BS - before_BS - 1).clamp(min=0)

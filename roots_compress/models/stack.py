@@ -24,9 +24,8 @@ from roots_compress.models.layer import RootsLayer
 from roots_compress.models.layer_inputs import LayerInputTables
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import Seq2SeqHead
-from roots_compress.models.places import positions_of, valid_slots
 from roots_compress.models.quantized import make_embedding
-from roots_compress.models.relative import Source
+from roots_compress.models.relative import Source, positions_of, valid_slots
 from roots_compress.models.rotary import cos_sin, rotary_frequencies
 from roots_compress.models.spec import EMBEDDING, Stack
 

@@ -15,7 +15,7 @@ from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm, 
 from roots_compress.models.ops.base import LARGEST, first_fault
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
 Fields = Mapping[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.errors import InputError
 from roots_compress.io.disk import amount
-from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Estimate, least
 from roots_compress.stages.registry import stage_of
 
 

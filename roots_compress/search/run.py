@@ -7,8 +7,10 @@ each is made once, in this search and in those that go on from it.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_yaml
@@ -17,17 +19,61 @@ from roots_compress.events import CandidateChosen, CandidateStarted, Events, Run
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish, make_rows, time_rows
 from roots_compress.report.rows import quality_of
-from roots_compress.results import RunMetrics, candidate_label
+from roots_compress.results import CandidateResult, RunMetrics, SearchResult, candidate_label
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
-from roots_compress.search.answer import answer
-from roots_compress.search.choice import budgets_of
+from roots_compress.search.choice import best, budgets_of, front, overrun
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.plan import candidate_keys, known_of
 from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
-from roots_compress.search.succession import first_untried, next_candidate, next_listed
+from roots_compress.search.succession import first_untried, next_candidate, next_listed, ruled_out
 from roots_compress.stages.registry import stage_of
+from roots_compress.tasks.base import Task
+
+
+def answer(
+    task: Task[Any], space: Space, figures: Mapping[Candidate, Figures], failed: Mapping[Candidate, str]
+) -> SearchResult:
+    """Return what a search has found."""
+    search = space.recipe.search
+    assert search is not None
+    points = {candidate: outcome.point for candidate, outcome in outcomes_of(figures).items()}
+    budgets = budgets_of(task, space.recipe.gates, *baseline_of(figures))
+    on_front = front(points)
+    rows = (
+        CandidateResult(
+            stages=candidate,
+            role=space.role_of(candidate),
+            bytes=figures[candidate].bytes,
+            figures={
+                task.workload.time_name: point.milliseconds,
+                task.metric.compared_name: task.metric.of_cost(point.cost),
+            },
+            on_front=candidate in on_front,
+            keeps_budgets=overrun(point, budgets) == 0,
+            seconds=figures[candidate].seconds,
+        )
+        for candidate, point in sorted(points.items(), key=lambda item: item[1])
+    )
+    found = best(points, budgets)
+    ended = bool(space.listed)
+    if space.listed:
+        # Of those that keep the budgets, the one that loses least; where none does, the nearest of all.
+        found = min(
+            points,
+            key=lambda each: (overrun(points[each], budgets), each not in space.listed, points[each].cost),
+        )
+        ended = overrun(points[found], budgets) == 0
+    return SearchResult(
+        candidates=tuple(rows),
+        best=found,
+        failed={candidate_label(candidate): message for candidate, message in failed.items()},
+        untried=0
+        if ended
+        else sum(each not in figures and not ruled_out(each, failed) for each in space.candidates),
+        max_minutes=search.max_minutes,
+    )
 
 
 def run_search(

@@ -20,8 +20,7 @@ from roots_compress.events import Events
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json, LayerError, Point
-from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small
+from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, Small, least
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, task_of_spec
 from roots_compress.training.context import TrainingContext

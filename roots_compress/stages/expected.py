@@ -1,6 +1,7 @@
-"""What a stage is expected to make, and how it is carried out in small to see whether it works.
+"""What a stage takes at the least and is expected to make, and how it is carried out in small.
 
-Both are answers of the stage protocol (`Stage.expect`, `Stage.in_small`). Nothing here imports torch.
+These are answers of the stage protocol (`Stage.estimate`, `Stage.expect`, `Stage.in_small`). Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -96,3 +97,49 @@ class Small:
             top_k = loss.top_k and min(loss.top_k, self.cut.embeddings.vocabulary)
             config = with_group(config, keys, loss.model_copy(update={"cache": None, "top_k": top_k}))
         return config
+
+
+FLOAT_BYTES = 4
+MOMENT_BYTES = 8
+"""AdamW's two moments of a weight, in float32."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage needs at the least, and how large a model it makes.
+
+    It counts weights, their gradients and their optimizer's moments, and leaves out activations, text and
+    libraries: a run that it refuses would certainly fail.
+    """
+
+    parameters: float
+    """The fewest of the model that it makes."""
+    kept: float
+    """Bytes on the disk that stay: a checkpoint and a graph."""
+    working: float
+    """Bytes on the disk while it works."""
+    memory: float
+    """Bytes."""
+
+
+def least(
+    before: float, made: float, *, width: float = FLOAT_BYTES, trained_on: str | None = None
+) -> Estimate:
+    """Return what it takes to hold a model besides the one it is made from, and to train it.
+
+    Args:
+        before: parameters of the model that it is made from.
+        made: parameters of the model that is made.
+        width: bytes of each of these.
+        trained_on: the device on which all weights are trained; None where they are not. The disk then holds
+            the saved states: as many as are kept, and the one being written. Memory holds gradients and
+            moments as well, on a GPU the GPU's memory.
+    """
+    working, memory = 0.0, FLOAT_BYTES * before + width * made
+    if trained_on is not None:
+        from roots_compress.training.state import KEPT
+
+        working = (KEPT + 1) * (FLOAT_BYTES + MOMENT_BYTES) * made
+        if trained_on == "cpu":
+            memory = max(memory, FLOAT_BYTES * before + (2 * FLOAT_BYTES + MOMENT_BYTES) * made)
+    return Estimate(parameters=made, kept=2 * width * made, working=working, memory=memory)

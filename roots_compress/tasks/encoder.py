@@ -73,7 +73,7 @@ class EncoderTask(Task[Encoder]):
 
     def serve_model(self, model: RootsWithHead) -> Encoder:
         """Return the checkpoint's own model as an engine."""
-        from roots_compress.runtime.torch_encoder import TorchEncoder
+        from roots_compress.runtime.torch_engine import TorchEncoder
 
         return TorchEncoder(model)
 

@@ -62,7 +62,7 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
     def serve_model(self, model: RootsWithHead) -> Seq2SeqModel:
         """Return the checkpoint's own model as an engine."""
         from roots_compress.models.seq2seq import RootsForSeq2SeqLM
-        from roots_compress.runtime.torch_seq2seq import TorchSeq2Seq
+        from roots_compress.runtime.torch_engine import TorchSeq2Seq
 
         assert isinstance(model, RootsForSeq2SeqLM)
         return TorchSeq2Seq(model)

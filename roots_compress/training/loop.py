@@ -15,13 +15,12 @@ from roots_compress.models.layer import recompute
 from roots_compress.progress import Display
 from roots_compress.training.batches import BatchOrder, shared_windows
 from roots_compress.training.context import TrainingContext
-from roots_compress.training.objective import Objective
+from roots_compress.training.objective import Objective, TrainingStep
 from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.shares import team_size
 from roots_compress.training.parallel.team import Team
 from roots_compress.training.parallel.twins import twin
 from roots_compress.training.running import Lesson, TrainingRun
-from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
 
 

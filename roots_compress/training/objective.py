@@ -145,3 +145,19 @@ def cross_entropy(model: RootsWithHead, hidden_BTW: Tensor, batch: Batch) -> tup
 def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:
     """Return the negative log-likelihood of the targets, summed."""
     return -log_probs_at(logits_nV, targets_n[:, None]).sum()
+
+
+class TrainingStep(nn.Module):
+    """Model and objective under one root, as wrappers for several processes want them.
+
+    They take part by what happens around a module's forward pass, and objectives call parts of the model.
+    """
+
+    def __init__(self, model: RootsWithHead, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch and its terms, in containers that wrappers look into."""
+        loss = self.objective(self.model, batch)
+        return loss.total, loss.parts

@@ -21,14 +21,13 @@ from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.memory import hand_back_free_memory
-from roots_compress.training.optimizer import make_optimizer, trainable
+from roots_compress.training.objective import TrainingStep
+from roots_compress.training.optimizer import learning_rate, make_optimizer, trainable
 from roots_compress.training.parallel.placement import placement
 from roots_compress.training.parallel.shares import windows_of
 from roots_compress.training.parallel.team import Team
 from roots_compress.training.saving import SavedStates
-from roots_compress.training.schedule import learning_rate
 from roots_compress.training.state import fingerprint_of
-from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary, Tally
 
 HAND_BACK_EVERY = 20

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from roots_compress.errors import StageError
 from roots_compress.results import Json
 from roots_compress.training.interrupts import uninterrupted
+from roots_compress.training.objective import TrainingStep
 from roots_compress.training.parallel.placement import Placement, Replicas
 from roots_compress.training.parallel.team import Team
 from roots_compress.training.state import SavedState, fingerprint_of, load_state, save_state
-from roots_compress.training.step import TrainingStep
 
 
 class SavedStates:

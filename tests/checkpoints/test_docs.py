@@ -12,10 +12,10 @@ from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.ops.attention import Attention, BlockSparse, Rope, TopM
 from roots_compress.models.ops.base import Part
-from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.positions import Disentangled, Relative
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")

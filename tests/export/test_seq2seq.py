@@ -31,7 +31,7 @@ from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx.graph_folder import graph_files
 from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
-from roots_compress.runtime.torch_seq2seq import TorchSeq2Seq
+from roots_compress.runtime.torch_engine import TorchSeq2Seq
 from tests.export.quantized import quantized
 from tests.families.sources import save_source
 from tests.families.sources import seq2seq as t5

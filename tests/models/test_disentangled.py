@@ -10,8 +10,8 @@ from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.distances import Disentangled
 from roots_compress.models.ops.heads import TokenClassificationHead
+from roots_compress.models.ops.positions import Disentangled
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Norm, Place
 from tests.tiny import VOCAB_SIZE, randomise, tiny_tokens

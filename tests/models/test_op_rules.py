@@ -11,14 +11,14 @@ import pytest
 
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.attention import Attention, Latent, LongRopeScaling, QkNorm, Rope, TopM
-from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Clamp, Groups, Moe
+from roots_compress.models.ops.positions import Disentangled, Relative
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 from roots_compress.models.version1 import spec_of
 from tests.models.test_spec import VERSION_1

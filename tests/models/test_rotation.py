@@ -10,8 +10,8 @@ import torch
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs, Norm
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.rotation import is_rotatable, rotate_stream
 from tests.specs import SPECS, one_norm
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens

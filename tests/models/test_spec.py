@@ -21,7 +21,7 @@ from roots_compress.models.ops.attention import Attention, LinearScaling, QkNorm
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 from tests.tiny import tiny_config, tiny_tokenizer, tiny_tokens
 

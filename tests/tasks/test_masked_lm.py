@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.texts import MaskedTexts
-from roots_compress.runtime.torch_encoder import TorchEncoder
+from roots_compress.runtime.torch_engine import TorchEncoder
 from roots_compress.tasks import masked_lm
 from roots_compress.tasks.masked_lm import MaskedLM
 from tests.encoders import MASK_ID, encoder_tokenizer, save_bert, tiny_encoder

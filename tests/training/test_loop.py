@@ -22,11 +22,9 @@ from roots_compress.training.batches import Batch, BatchOrder, scored_windows
 from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
-from roots_compress.training.objective import CrossEntropy, Loss, Objective
-from roots_compress.training.optimizer import make_optimizer, trainable
+from roots_compress.training.objective import CrossEntropy, Loss, Objective, TrainingStep
+from roots_compress.training.optimizer import learning_rate, make_optimizer, trainable
 from roots_compress.training.running import LOSS_SCALE
-from roots_compress.training.schedule import learning_rate
-from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
 from tests.heard import Heard
 from tests.tiny import tiny_layer, tiny_model

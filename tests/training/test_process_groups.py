@@ -10,10 +10,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
 from roots_compress.training.batches import BatchOrder
-from roots_compress.training.objective import CrossEntropy
+from roots_compress.training.objective import CrossEntropy, TrainingStep
 from roots_compress.training.parallel.placement import Replicas
 from roots_compress.training.parallel.team import Team
-from roots_compress.training.step import TrainingStep
 from tests.tiny import tiny_model
 from tests.training.text import windows
 

@@ -24,7 +24,7 @@ from roots_compress.io.gguf_file import GgufModel
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed, first_fault
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec
 
 MODEL_TYPE = "model_type"

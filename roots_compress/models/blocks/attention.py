@@ -18,7 +18,7 @@ from roots_compress.models.block_attention import block_attention
 from roots_compress.models.blocks.base import Block, Context
 from roots_compress.models.norm import RMSNorm
 from roots_compress.models.ops.attention import Attention, BlockSparse
-from roots_compress.models.ops.distances import Disentangled
+from roots_compress.models.ops.positions import Disentangled
 from roots_compress.models.quantized import CacheRounding, has_int8_cache
 from roots_compress.models.rotary import rotate
 

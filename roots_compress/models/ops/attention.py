@@ -24,13 +24,13 @@ from roots_compress.models.ops.base import (
     changed,
     weight_and_bias,
 )
-from roots_compress.models.ops.distances import Disentangled, Relative
-from roots_compress.models.ops.rope import LinearScaling as LinearScaling
-from roots_compress.models.ops.rope import Llama3Scaling as Llama3Scaling
-from roots_compress.models.ops.rope import LongRopeScaling as LongRopeScaling
-from roots_compress.models.ops.rope import ProportionalScaling as ProportionalScaling
-from roots_compress.models.ops.rope import Rope as Rope
-from roots_compress.models.ops.rope import YarnScaling as YarnScaling
+from roots_compress.models.ops.positions import Disentangled, Relative
+from roots_compress.models.ops.positions import LinearScaling as LinearScaling
+from roots_compress.models.ops.positions import Llama3Scaling as Llama3Scaling
+from roots_compress.models.ops.positions import LongRopeScaling as LongRopeScaling
+from roots_compress.models.ops.positions import ProportionalScaling as ProportionalScaling
+from roots_compress.models.ops.positions import Rope as Rope
+from roots_compress.models.ops.positions import YarnScaling as YarnScaling
 
 
 class Attention(OpSpec):

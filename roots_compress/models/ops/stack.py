@@ -1,16 +1,71 @@
-"""A stack of layers as data."""
+"""Layers as data: a block and the norms around it, and a stack of layers."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import Part
+from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm
-from roots_compress.models.ops.sublayer import Sublayer
+
+Op = Annotated[
+    Attention | ShortConv | GatedDeltaNet | Mamba2 | Mlp | Moe | LayerInput, Field(discriminator="kind")
+]
+
+
+class Sublayer(Part):
+    """A block, and the norms around it."""
+
+    op: Op
+    pre_norm: Norm | None = None
+    """Of what the block reads."""
+    post_norm: Norm | None = None
+    """Of what the block gives, before it is added to the stream."""
+    joint_norm: Norm | None = None
+    """Of what the block and the parallel ones before it give together, before it is added to the stream."""
+    stream_norm: Norm | None = None
+    """Of the stream after the addition."""
+    stream_scale: bool = False
+    """Whether the stream after the addition is multiplied by a number that is stored, and is not trained."""
+    parallel: bool = False
+    """Whether the next block of the layer reads the stream without what this one gives."""
+    shares_norm: bool = False
+    """Whether its `pre_norm` is the one of the parallel block before it: one norm, which both read."""
+
+    @model_validator(mode="after")
+    def _adds_before_it_normalises(self) -> Self:
+        if self.parallel and (self.joint_norm or self.stream_norm or self.stream_scale):
+            raise ValueError(
+                "a parallel block adds nothing to the stream itself, and has no joint_norm, stream_norm or "
+                "stream_scale"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return self.op.name
+
+    @property
+    def is_pre_norm(self) -> bool:
+        """Whether the block normalises what it reads, and the stream goes on as it is."""
+        return self.pre_norm is not None and self.stream_norm is None
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers the block and its norms hold."""
+        before = None if self.shares_norm else self.pre_norm
+        norms = (before, self.post_norm, self.joint_norm, self.stream_norm)
+        return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)
+
 
 Layer = tuple[Sublayer, ...]
 

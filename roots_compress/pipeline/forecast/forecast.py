@@ -23,7 +23,7 @@ from roots_compress.pipeline.forecast.weights import graph_overhead, weight_byte
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.shape import Shape
 from roots_compress.pipeline.statuses import statuses_of
-from roots_compress.stages.estimates import FLOAT_BYTES
+from roots_compress.stages.expected import FLOAT_BYTES
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roots_compress.configs.prune import PruneConfig
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.ops.base import Axis, OpSpec, changed
 from roots_compress.models.spec import Layer, ModelSpec
+from roots_compress.tasks.registry import task_of_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 Units = Mapping[str, int]
 """What a block is to keep: units of each group of an axis, by the axis's name. Other axes stay whole."""
@@ -225,3 +227,34 @@ def best_of_each(scores_U: Tensor, groups: int, count: int) -> list[int]:
         for group, scores in enumerate(scores_U.view(groups, size))
         for unit in best_units(scores, count)
     ]
+
+
+def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
+    """Return the settings as a model can follow them: one that writes no text is calibrated on given text.
+
+    Raises:
+        InputError: a setting needs decoding, or predictions, which the model does not do.
+    """
+    task = task_of_spec(spec)
+    if task.writes_unasked:
+        return config
+    if config.target is not None and config.target.decode_ms is not None:
+        raise InputError(
+            "decode_ms is the time of a token that a decoder without an encoder decodes, and this is none",
+            where=Key("target", "decode_ms"),
+            remedy=Text("Give ", Key("target", "parameters"), " or ", Key("target", "bytes"), "."),
+        )
+    if not task.predicts:
+        for key, asked in (
+            ("layer_ratio", config.layer_ratio > 0),
+            ("target", config.target is not None),
+            ("uniform", not config.uniform),
+            ("score", config.score == "taylor"),
+        ):
+            if asked:
+                raise InputError(
+                    f"{key} needs predictions, and the model makes none: it gives vectors or scores",
+                    where=Key(key),
+                    remedy="Leave it out.",
+                )
+    return config.model_copy(update={"own_windows": 0})

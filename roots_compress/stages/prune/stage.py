@@ -25,10 +25,9 @@ from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import GateResult, Json, LayerError, Point
 from roots_compress.stages.base import StageContext, StageOutcome
-from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.expected_cost import phases_of
 from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
-from roots_compress.stages.prune.plan import AXES, Plan, narrowed
+from roots_compress.stages.prune.plan import AXES, Plan, adapted, narrowed
 from roots_compress.stages.prune.residual import cut_residual
 from roots_compress.stages.prune.targets.allocate import Allocation, allocate
 from roots_compress.stages.prune.targets.decode_time import DecodeTimer

@@ -12,8 +12,7 @@ from roots_compress.errors import Key
 from roots_compress.models.limits import require_fusible
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
-from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import SHORT, Expected, ExpectedModel, Small
+from roots_compress.stages.expected import SHORT, Estimate, Expected, ExpectedModel, Small, least
 from roots_compress.stages.quantize.products.caption import choice_caption
 from roots_compress.system.machine import has_dot_products
 

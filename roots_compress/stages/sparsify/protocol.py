@@ -14,8 +14,7 @@ from roots_compress.models.ops.attention import BlockSparse
 from roots_compress.models.ops.base import changed
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
-from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel
+from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, least
 from roots_compress.stages.sparsify.plan import make_plan
 from roots_compress.training.summary import harm_in
 

@@ -8,9 +8,9 @@ from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConf
 from roots_compress.families.encoder import EPS, encoder_spec
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import MaskedLmHead, Seq2SeqHead
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.positions import Relative
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack
 from roots_compress.models.version1 import LAYER_KEYS, spec_of
 

@@ -14,8 +14,7 @@ from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import Json
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
-from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small
+from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, Small, least
 from roots_compress.stages.train.architecture import architecture_spec
 from roots_compress.tasks.registry import task_of_spec
 from roots_compress.training.summary import harm_in

@@ -12,8 +12,7 @@ from roots_compress.configs.tune import TuneConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.results import Json
 from roots_compress.stages.base import Exchange, ModelInfo, Stage, StageContext, StageOutcome
-from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small
+from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, Small, least
 from roots_compress.training.distillation.vocabulary import (
     refuse_quantized,
     require_same_outputs,

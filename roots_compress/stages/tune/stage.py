@@ -10,14 +10,16 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.configs.tune import TuneConfig
-from roots_compress.data.chat.rendering import own_format
+from roots_compress.data.chat.rendering import own_format, prompt_of
 from roots_compress.data.conversations import PackedConversations
-from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.documents import ASSISTANT, SOURCE, TARGET, Document, TextSplit
+from roots_compress.data.special_tokens import stop_ids
+from roots_compress.data.texts import evenly
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import located
+from roots_compress.errors import InputError, located
 from roots_compress.results import Json
+from roots_compress.runtime.text import stream_text
 from roots_compress.stages.base import StageContext, StageOutcome
-from roots_compress.stages.tune.answers import answers_of, chosen, expected
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teacher import with_first_tokens
@@ -25,6 +27,53 @@ from roots_compress.training.distillation.vocabulary import require_same_tokeniz
 from roots_compress.training.further import Judge, teach_further, train_further
 from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.summary import FitSummary
+
+TOO_LONG = "(the prompt does not fit the model's context)"
+
+
+def chosen(documents: Sequence[Document], count: int) -> list[Document]:
+    """Return at most so many pairs, or conversations that begin with a prompt, at even distances."""
+    answered = (each for each in documents if each.is_pair or (each.is_chat and _first_answer(each)))
+    return evenly(list(answered), count)
+
+
+def expected(documents: Sequence[Document]) -> list[str]:
+    """Return the target of each pair, and the first answer of each conversation."""
+    return [document.named(TARGET if document.is_pair else ASSISTANT) for document in documents]
+
+
+def answers_of(checkpoint: Checkpoint, documents: Sequence[Document], tokens: int) -> list[str]:
+    """Return the likeliest answer of a model to the source of each pair, or a conversation's first prompt.
+
+    Args:
+        checkpoint: the model, on the CPU.
+        documents: as `chosen` returns them.
+        tokens: the most of an answer.
+    """
+    if not documents:
+        return []
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    engine = task_of_model(model).serve_model(model.eval())
+    named = None if model.generation_config is None else model.generation_config.eos_token_id
+    stops = stop_ids(named, model.config.eos_token_id, tokenizer.eos_token_id)
+    answers = []
+    for document in documents:
+        prompt = (
+            document.named(SOURCE)
+            if document.is_pair
+            else prompt_of(document, _first_answer(document), tokenizer)
+        )
+        try:
+            pieces = stream_text(engine, tokenizer, prompt, max_new_tokens=tokens, stop_tokens=stops)
+            answers.append("".join(pieces).strip())
+        except InputError:
+            answers.append(TOO_LONG)
+    return answers
+
+
+def _first_answer(document: Document) -> int:
+    """Return how many turns stand before the first answer."""
+    return [span.name for span in document.spans].index(ASSISTANT)
 
 
 def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:

@@ -18,10 +18,10 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.models.device import Precision, autocast
 from roots_compress.models.layer import RootsLayer
 from roots_compress.training.batches import Batch, BatchOrder
+from roots_compress.training.objective import TrainingStep
 from roots_compress.training.parallel.divided import divided
 from roots_compress.training.parallel.team import Team
 from roots_compress.training.parallel.twins import emptied, fill, sent, tensors_of, twin
-from roots_compress.training.step import TrainingStep
 
 
 class Placement:

@@ -18,7 +18,7 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec, Place, Stack
 from roots_compress.models.version1 import spec_of
 from roots_compress.stages.base import ModelInfo

@@ -26,7 +26,7 @@ from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import EMBEDDING, ModelSpec
 from roots_compress.progress import bar
