@@ -8,14 +8,13 @@ from typing import Any
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
-from roots_compress.families.decoder_config import typed_windows, write_decoder
+from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import with_shared
 from roots_compress.families.routed import NAMES, read_leading, read_routed, write_routed
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import QkNorm
-from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
 
@@ -33,10 +32,9 @@ def _read(switches: Switches) -> ModelSpec:
     spec = read_decoder(
         switches, windows=_windows, qk_norm=QkNorm(), kv_heads=32, null_kv_heads=True, context=2048
     )
-    _, mlp = spec.layers[0]
-    assert isinstance(mlp.op, Mlp)
+    activation = first_blocks(spec)[1].activation
     shared = read_routed(
-        switches, mlp.op.activation, experts=None, chosen=None, channels=1408, shared=None, renormalise=False
+        switches, activation, experts=None, chosen=None, channels=1408, shared=None, renormalise=False
     )
     sparse = read_leading(switches, len(spec.layers), 0)
     return spec.with_layers(with_shared(spec.layers, shared, sparse))

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import pre_norm_layer, read_decoder
-from roots_compress.families.decoder_config import write_decoder
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.experts import TRAINING, Shared
+from roots_compress.families.experts import TRAINING, Shared, with_shared
 from roots_compress.families.routed import (
     CHANNELS,
     NAMES,
@@ -24,7 +24,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import ONE_ROW
 from roots_compress.families.values import shown
 from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 
@@ -89,26 +89,15 @@ def _read_ernie4_5_moe(switches: Switches) -> ModelSpec:
         eps=1e-5,
         head=LmHead(bias=bias),
     )
-    _, mlp = spec.layers[0]
-    assert isinstance(mlp.op, Mlp)
-    moe = _experts(switches, mlp.op.activation)
+    activation = first_blocks(spec)[1].activation
+    moe = _experts(switches, activation)
     one_for_all = None
     if switches.said(SHARED, 2) == 0:
         switches.take(SHARED)
     else:
-        one_for_all = shared_mlp(switches, moe.channels, mlp.op.activation, SHARED, 2, bias=bias)
+        one_for_all = shared_mlp(switches, moe.channels, activation, SHARED, 2, bias=bias)
     sparse = _sparse(switches, len(spec.layers))
-    layers = []
-    for layer, has_experts in zip(spec.layers, sparse, strict=True):
-        norm = layer[0].pre_norm
-        assert norm is not None
-        if not has_experts:
-            layers.append(layer)
-        elif one_for_all is None:
-            layers.append(pre_norm_layer(layer[0].op, moe, norm))
-        else:
-            layers.append(Shared(moe, one_for_all).layer(layer[0].op, norm))
-    return spec.with_layers(tuple(layers))
+    return spec.with_layers(with_shared(spec.layers, Shared(moe, one_for_all), sparse))
 
 
 def _experts(switches: Switches, activation: Activation) -> Moe:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from roots_compress.families.decoder import each_sublayer
+from roots_compress.families.decoder import each_sublayer, pre_norm_layer
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Activation, Mlp
@@ -121,18 +121,15 @@ def read_moe(
 
 @dataclass(frozen=True)
 class Shared:
-    """Routed experts, and a shared expert.
-
-    Attributes:
-        moe: the experts that are chosen.
-        mlp: the shared expert.
-    """
+    """Routed experts, and a shared expert if there is one."""
 
     moe: Moe
-    mlp: Mlp
+    mlp: Mlp | None
 
     def layer(self, mixer: OpSpec, norm: Norm) -> Layer:
         """Return a layer of a block that reads other tokens and these, each behind a norm."""
+        if self.mlp is None:
+            return pre_norm_layer(mixer, self.moe, norm)
         return (
             Sublayer.model_validate({"op": mixer, "pre_norm": norm}),
             Sublayer(op=self.mlp, pre_norm=norm, parallel=True),

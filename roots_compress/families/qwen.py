@@ -12,6 +12,7 @@ from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.experts import (
     SHARED_NAMES,
+    Shared,
     read_moe,
     read_shared,
     with_shared,
@@ -21,7 +22,6 @@ from roots_compress.families.experts import (
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import QkNorm
-from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 
@@ -81,10 +81,9 @@ def _windows(switches: Switches, layers: int) -> Sequence[int | None]:
 
 def _read_qwen2_moe(switches: Switches) -> ModelSpec:
     spec = read_decoder(switches, windows=_windows, biases="qkv", kv_heads=16, context=32768)
-    _, mlp = spec.layers[0]
-    assert isinstance(mlp.op, Mlp)
+    activation = first_blocks(spec)[1].activation
     shared = read_shared(
-        switches, mlp.op.activation, experts=60, chosen=4, channels=QWEN2_MOE_CHANNELS, renormalise=False
+        switches, activation, experts=60, chosen=4, channels=QWEN2_MOE_CHANNELS, renormalise=False
     )
     sparse = read_sparse(switches, len(spec.layers))
     return spec.with_layers(with_shared(spec.layers, shared, sparse))
@@ -146,11 +145,7 @@ def _read_qwen3_moe(switches: Switches) -> ModelSpec:
     sparse = read_sparse(switches, len(spec.layers))
     activation = first_blocks(spec)[1].activation
     moe = read_moe(switches, activation, experts=128, chosen=8, channels=768, renormalise=False)
-    layers = [
-        (mixer, changed(mlp, op=moe) if has_experts else mlp)
-        for (mixer, mlp), has_experts in zip(spec.layers, sparse, strict=True)
-    ]
-    return spec.with_layers(tuple(layers))
+    return spec.with_layers(with_shared(spec.layers, Shared(moe, None), sparse))
 
 
 def _write_qwen3_moe(spec: ModelSpec) -> dict[str, Any]:

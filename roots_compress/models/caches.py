@@ -27,51 +27,40 @@ FULL, BOTH = Attention.keeps, "hybrid"
 """transformers' names of layers that keep keys and values, and of those that keep another state too."""
 
 
-class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values: views of the filled part of two buffers."""
+class _Preallocated:
+    """Keys and values as views of the filled part of two buffers, for a layer of transformers' caches."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self: Any, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write `BGTD` keys and values after those before, and return all, `BGSD`.
 
         Raises:
             RuntimeError: they do not fit the capacity.
         """
-        return _written(self, key_states, value_states)
+        first = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            batch, heads, _, width = key_states.shape
+            self.written_keys = key_states.new_empty(batch, heads, self.capacity, width)
+            self.written_values = value_states.new_empty(batch, heads, self.capacity, value_states.shape[-1])
+        last = first + key_states.shape[-2]
+        self.written_keys[:, :, first:last] = key_states
+        self.written_values[:, :, first:last] = value_states
+        self.keys, self.values = self.written_keys[:, :, :last], self.written_values[:, :, :last]
+        return self.keys, self.values
 
 
-class PreallocatedBoth(LinearAttentionAndFullAttentionLayer):
+class PreallocatedLayer(_Preallocated, DynamicLayer):
+    """One layer's keys and values."""
+
+
+class PreallocatedBoth(_Preallocated, LinearAttentionAndFullAttentionLayer):  # type: ignore[misc,override]
     """One layer's keys and values, and the state of another of its blocks."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """See `PreallocatedLayer.update`."""
-        return _written(self, key_states, value_states)
-
-
-def _written(layer: Any, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-    """Write keys and values into a layer's buffers, which are made for the first, and return all of them."""
-    first = layer.get_seq_length()
-    if not layer.is_initialized:
-        layer.lazy_initialization(key_states, value_states)
-        batch, heads, _, width = key_states.shape
-        layer.written_keys = key_states.new_empty(batch, heads, layer.capacity, width)
-        layer.written_values = value_states.new_empty(batch, heads, layer.capacity, value_states.shape[-1])
-    last = first + key_states.shape[-2]
-    layer.written_keys[:, :, first:last] = key_states
-    layer.written_values[:, :, first:last] = value_states
-    layer.keys, layer.values = layer.written_keys[:, :, :last], layer.written_values[:, :, :last]
-    return layer.keys, layer.values
 
 
 class StateLayer(LinearAttentionLayer):

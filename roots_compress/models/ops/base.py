@@ -166,10 +166,13 @@ class OpSpec(Part):
         """
         raise NotImplementedError
 
+    module: ClassVar[str] = "mlp"
+    """`name`, where all blocks of the kind have the same."""
+
     @property
     def name(self) -> str:
         """The block's name within its layer, as tensors have it."""
-        return "mlp"
+        return self.module
 
     def axes(self) -> tuple[Axis, ...]:
         """Return what can be cut, in the order in which a stage cuts."""

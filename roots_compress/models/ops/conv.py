@@ -31,17 +31,13 @@ class ShortConv(OpSpec):
 
     kind: Literal["short_conv"] = "short_conv"
     group: ClassVar[str] = "convolution"
+    module: ClassVar[str] = "conv"
     keeps: ClassVar[str] = "conv"
     channels: Count
     kernel: Annotated[int, Field(ge=2, le=LARGEST)]
     """Tokens that an output is made of, its own included."""
     bias: bool = False
     """Of the linear layers, and of the convolution."""
-
-    @property
-    def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
-        return "conv"
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the gates and what they gate, then the output projection."""

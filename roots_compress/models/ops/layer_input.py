@@ -14,13 +14,9 @@ class LayerInput(OpSpec):
 
     kind: Literal["layer_input"] = "layer_input"
     group: ClassVar[str] = "MLP"
+    module: ClassVar[str] = "layer_input"
     channels: Count
     activation: Activation = "gelu_tanh"
-
-    @property
-    def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
-        return "layer_input"
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the gate, and what takes its channels back to the stream."""

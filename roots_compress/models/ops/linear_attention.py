@@ -29,6 +29,7 @@ class LinearAttention(OpSpec):
     """
 
     group: ClassVar[str] = "linear attention"
+    module: ClassVar[str] = "linear_attn"
     keeps: ClassVar[str] = "linear_attention"
     segments: ClassVar[tuple[tuple[str, ...], ...]]
     """The projections of what the block reads, by the letters of their names. Those of one segment go through
@@ -52,11 +53,6 @@ class LinearAttention(OpSpec):
         if self.value_heads % self.key_heads:
             raise ValueError(f"{self.key_heads} key heads do not divide {self.value_heads} value heads")
         return self
-
-    @property
-    def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
-        return "linear_attn"
 
     @property
     def shared(self) -> int:
