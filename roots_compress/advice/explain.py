@@ -27,6 +27,7 @@ def explain(
     """Yield the sentences.
 
     Args:
+        task: of the models.
         bounds: what was asked for.
         listed: the candidates in the order in which they were to be tried.
         search: what came of them.

@@ -40,6 +40,7 @@ def chain_recipe(
     """Return a recipe of stages in their order.
 
     Args:
+        facts: the model.
         stages: their settings, as a recipe has them.
         gates: as `Bounds.gates` returns them.
         settings: of the recipe otherwise, such as `model` and `data`.

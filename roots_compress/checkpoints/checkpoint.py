@@ -69,6 +69,7 @@ def load_checkpoint(
     Without a dtype, floating-point weights keep a ROOTS checkpoint's float16, and else become float32.
 
     Args:
+        source: the checkpoint.
         dtype: of the weights.
         spread: puts the weights on several devices, each as it is read; None: all into memory.
 

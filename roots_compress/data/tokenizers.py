@@ -66,6 +66,7 @@ def train_tokenizer(
     vocabulary is then smaller.
 
     Args:
+        documents: the text.
         config: kind, size and names.
         encoder: whether an encoder is to read it.
 

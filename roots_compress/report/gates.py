@@ -164,6 +164,7 @@ def judge(
     """Return one result for each gate that is set.
 
     Args:
+        gates: the bounds.
         run: the figures of the row's run.
         row: the row that is bounded, and of a stored run compared with the row of its name. Without it, the
             last of each.

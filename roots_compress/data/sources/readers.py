@@ -37,6 +37,7 @@ def stream_documents(path: Path, records: Records = TEXTS) -> Iterator[tuple[str
     A text file is one document. Records are read one after another; a `.json` file is read whole.
 
     Args:
+        path: the file.
         records: what each record holds.
 
     Raises:

@@ -111,6 +111,7 @@ def text_of(value: object, name: str, remedy: str) -> str:
 
     Args:
         value: what a record holds.
+        name: its column.
         remedy: what to do where it is something else.
 
     Raises:

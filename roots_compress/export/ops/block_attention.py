@@ -32,6 +32,7 @@ def block_attention(
     """Return what queries read of the blocks they choose, `BTx`, and the mean keys of all blocks, `BGCD`.
 
     Args:
+        builder: of the graph.
         blocks: of the keys.
         query_BHTD: factor and rotary positions applied.
         present: the caches, new tokens written.

@@ -54,6 +54,7 @@ def seen_keys(
     """Return which of a block's keys a query sees: those up to its own position, inside its window.
 
     Args:
+        builder: of the graph.
         blocks: of the keys.
         number: of each block in its row; the last axis is for its keys.
         rows: where the keys lie in the caches.

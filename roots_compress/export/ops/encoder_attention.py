@@ -30,7 +30,9 @@ def encoder_attention(
     """Return what an attention over a whole text gives, `NW`.
 
     Args:
+        matrices: of the model.
         op: sees every token, or those in its window.
+        module: its name.
         x_NW: what it reads.
         shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.

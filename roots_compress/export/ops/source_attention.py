@@ -48,7 +48,9 @@ def cached_attention(
     """Return what a decoder's self-attention gives, `NW`, and all keys and values.
 
     Args:
+        matrices: of the model.
         op: causal, and without a window.
+        module: its name.
         x_NW: what it reads.
         shape_BTx: batch, new tokens, and -1 for what is left.
         added_1HTS: what distances add to the scores.

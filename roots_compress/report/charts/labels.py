@@ -49,7 +49,10 @@ def place(x: float, y: float, width: float, height: float, taken: Sequence[Box],
     """Return a label's box beside a point: the free place among eight, or the one that covers least.
 
     Args:
+        x: the point.
+        y: likewise.
         width: of the label.
+        height: likewise.
         taken: what must stay visible.
         bounds: what the label must stay within.
     """

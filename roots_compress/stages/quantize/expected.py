@@ -51,6 +51,7 @@ def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, 
     """Return what each phase is expected to cost, in forward passes of a token.
 
     Args:
+        config: the settings.
         given: windows of calibration text, without those that the model writes.
         block_size: tokens in each.
     """

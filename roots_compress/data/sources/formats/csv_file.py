@@ -27,6 +27,7 @@ def csv_records(
     too, and a blank row is none. Fields are separated by commas, in a file ending in `.tsv` by tabs.
 
     Args:
+        path: the file.
         lines: what it holds, each line with its end.
         columns: those that are read.
 
