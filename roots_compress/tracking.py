@@ -127,26 +127,21 @@ class TensorBoard(Tracker):
     _writer: SummaryWriter
 
     def load(self) -> None:
-        """Import the library."""
         import torch.utils.tensorboard  # noqa: F401
 
     def begin(self, name: str, folder: Path) -> None:
-        """Open a file of events."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def record(self, tag: str, value: float, step: int) -> None:
-        """Add a scalar."""
         self._writer.add_scalar(tag, value, step)
 
     def keep(self, folder: Path) -> None:
-        """Add the recipe as text."""
         text = (folder / RECIPE).read_text(encoding="utf-8")
         self._writer.add_text("recipe", "".join(f"    {line}\n" for line in text.splitlines()))
 
     def end(self, failed: bool) -> None:
-        """Close the file."""
         self._writer.close()
 
 
@@ -177,16 +172,13 @@ class MLflow(Tracker):
         self._id = self._client.create_run(experiment, run_name=folder.name).info.run_id
 
     def record(self, tag: str, value: float, step: int) -> None:
-        """Log a metric."""
         self._client.log_metric(self._id, tag, value, step=step)
 
     def keep(self, folder: Path) -> None:
-        """Keep recipe, figures and report as artifacts."""
         for name in (RECIPE, METRICS, REPORT):
             self._client.log_artifact(self._id, str(folder / name))
 
     def end(self, failed: bool) -> None:
-        """End the run."""
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 

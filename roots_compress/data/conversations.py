@@ -49,7 +49,6 @@ class Responses(EvaluationWindows):
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens of the answers."""
         return int(self.scored.sum())
 
 

@@ -73,7 +73,6 @@ class MaskedWindows(PackedWindows):
         return chosen
 
     def fixed(self) -> PackedWindows:
-        """Return the windows as the first epoch reads them, for every epoch."""
         return PackedWindows(self.input_ids, self.targets, self.segment_ids, token_types=self.token_types)
 
 

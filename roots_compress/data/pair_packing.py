@@ -31,7 +31,6 @@ class PairWindows(PackedWindows):
 
     @property
     def source(self) -> tuple[Ids, Ids]:
-        """Tokens and segments of the sources."""
         return self.source_ids, self.source_segment_ids
 
 

@@ -123,7 +123,6 @@ class EvaluationPairs(EvaluationWindows):
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens of all targets."""
         return int(self.scored.sum())
 
     def decoder_tokens(self, start: int) -> Ids:

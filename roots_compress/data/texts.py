@@ -43,7 +43,6 @@ class EvaluationTexts(EvaluationWindows):
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens of all texts."""
         return int(self.mask.sum())
 
 
@@ -57,7 +56,6 @@ class MaskedTexts(EvaluationTexts):
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens that are hidden in turn."""
         return len(self.hidden)
 
 

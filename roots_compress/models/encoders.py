@@ -56,29 +56,24 @@ class RootsForMaskedLM(RootsByToken, RootsWithVocabulary):
     output_class = MaskedLMOutput
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the transform, then the vocabulary's matrix."""
         assert isinstance(config.spec.head, MaskedLmHead)
         self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.spec.embeddings)
         super().add_head(config)
 
     @property
     def head_norm(self) -> str | None:
-        """The transform's."""
         return "transform.norm"
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """The vocabulary's matrix, and the bias of its logits."""
         assert self.lm_head is not None, "a quantized head has no gradient"
         return self.lm_head.get_parameter("weight"), self.transform.bias
 
     def head_input(self, states_NW: Tensor) -> Tensor:
-        """Return what the transform gives."""
         read_NW: Tensor = self.transform(states_NW)
         return read_NW
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits with their bias."""
         biased_NV: Tensor = self.transform(logits_NV, add_bias=True)
         return biased_NV
 
@@ -97,7 +92,6 @@ class RootsForEmbedding(RootsWithTextHead):
 
     @property
     def outcomes(self) -> int:
-        """The channels of a vector."""
         return int(self.config.hidden_size)
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
@@ -105,11 +99,9 @@ class RootsForEmbedding(RootsWithTextHead):
         return F.normalize(vectors_NW, dim=-1) if self.head.normalised else vectors_NW
 
     def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
-        """Return 1 less the cosine."""
         return 1 - F.cosine_similarity(given_NV.float(), wanted_NV.float(), dim=-1)
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return vectors as they are."""
         return states_NW
 
     def forward(

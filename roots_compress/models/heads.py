@@ -116,7 +116,6 @@ class RootsWithTextHead(RootsWithHead):
         return head.pooling
 
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
-        """Return where texts begin, `BT`."""
         if segment_ids_BT is None:
             segment_ids_BT = torch.zeros_like(input_ids_BT)
         return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
@@ -200,17 +199,14 @@ class RootsWithVocabulary(RootsWithHead):
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """The vocabulary's matrix, without a bias."""
         assert self.lm_head is not None, "a quantized head has no gradient"
         return self.lm_head.get_parameter("weight"), None
 
     @property
     def outcomes(self) -> int:
-        """The tokens of the vocabulary."""
         return int(self.config.vocab_size)
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return the logits `NV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
         return self.bounded(head(self.head_input(states_NW)))
 
@@ -219,7 +215,6 @@ class RootsForNextToken(RootsWithVocabulary):
     """A ROOTS model whose decoder predicts the next token."""
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the vocabulary's matrix, and the logits' bias."""
         super().add_head(config)
         if self._bounds.bias:
             self.logits_bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -232,16 +227,13 @@ class RootsForNextToken(RootsWithVocabulary):
 
     @property
     def head_norm(self) -> str | None:
-        """The norm after the decoder's last layer."""
         return None if self.config.spec.stack.final_norm is None else "model.norm"
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """The vocabulary's matrix, and the bias of its logits."""
         return super().head_matrix[0], self.logits_bias if self._bounds.bias else None
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits for what the head's matrix gives: scaled, and with their bias."""
         head = self._bounds
         logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
         return logits_NV + self.logits_bias if head.bias else logits_NV

@@ -40,25 +40,20 @@ class RootsWithLabels(RootsWithHead):
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
-        """The labels' matrix and bias."""
         return self.classifier.weight, self.classifier.bias
 
     @property
     def outcomes(self) -> int:
-        """The labels."""
         return int(self.classifier.out_features)
 
     def head_input(self, states_NW: Tensor) -> Tensor:
-        """Return what the labels' matrix reads."""
         read_NW = states_NW if self.dense is None else self.activation(self.dense(states_NW))
         return read_NW if self.norm is None else self.norm(read_NW)
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits with their bias."""
         return logits_NV + self.classifier.bias
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return the logits `NL`."""
         logits_NL: Tensor = self.classifier(self.head_input(states_NW))
         return logits_NL
 
@@ -113,15 +108,12 @@ class RootsForScore(RootsForSequenceClassification):
         return head.sigmoid
 
     def head_input(self, states_NW: Tensor) -> Tensor:
-        """Return the scores, `N1`."""
         return self.project(states_NW)
 
     def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
-        """Return the squared difference."""
         return (given_NV.float() - wanted_NV.float()).square().sum(dim=-1)
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return the scores, `N1`."""
         scores_N1: Tensor = self.classifier(super().head_input(states_NW))
         return scores_N1
 

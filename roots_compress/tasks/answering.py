@@ -35,21 +35,18 @@ class Answering(CausalLM):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return held-out conversations, as many as fill the windows; see `responses`."""
         from roots_compress.data.conversations import responses
 
         tokens = config.windows * config.block_size
         return responses(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
     def predictions(self, engine: LanguageModel, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says of the answers; see `response_predictions`."""
         from roots_compress.data.conversations import Responses
 
         assert isinstance(examples, Responses)
         return response_predictions(engine, examples)
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the perplexity of the answers and their bits per byte."""
         answers = paid(scored.total, examples)
         return {"response_perplexity": answers.perplexity, "response_bits_per_byte": answers.bits_per_byte}
 

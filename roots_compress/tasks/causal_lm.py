@@ -53,7 +53,6 @@ class CausalLM(Task[LanguageModel]):
     agreement = (1e-3, 0.1)
 
     def for_records(self, kind: RecordKind) -> Task[Any]:
-        """Return this task, or that of answering where records are instructions."""
         from roots_compress.tasks.answering import Answering
 
         return Answering() if kind == Answering.records else super().for_records(kind)
@@ -79,7 +78,6 @@ class CausalLM(Task[LanguageModel]):
     def open_graph(
         self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
     ) -> LanguageModel:
-        """Open a decoder with a cache; see `OnnxEngine.open`."""
         return OnnxEngine.open(graph, threads=threads, provider=provider)
 
     def serve_model(self, model: RootsWithHead) -> LanguageModel:
@@ -91,7 +89,6 @@ class CausalLM(Task[LanguageModel]):
         return TorchEngine(model)
 
     def require_sound(self, engine: LanguageModel) -> None:
-        """Read two tokens, and check the logits."""
         check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
 
     def tokens_read(self, block_size: int) -> int:
@@ -101,13 +98,11 @@ class CausalLM(Task[LanguageModel]):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return windows in which every token but the first is scored; see `evaluation_windows`."""
         from roots_compress.data.evaluation import evaluation_windows
 
         return evaluation_windows(documents, tokenizer, block_size=config.block_size, limit=config.windows)
 
     def predictions(self, engine: LanguageModel, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says of each token but a window's first; see `window_predictions`."""
         return window_predictions(engine, examples)
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
@@ -170,7 +165,6 @@ class CausalLM(Task[LanguageModel]):
         return (length, filled - began), (decode_tokens, time.perf_counter() - filled)
 
     def parity_output(self, engine: LanguageModel, script: ParityScript) -> Logits:
-        """Return the logits of every position, `(B, T, V)`."""
         return engine.logits(script.input_ids, script.mask)
 
     def parity_runs(self, engine: LanguageModel, script: ParityScript) -> Iterator[tuple[str, Logits, int]]:
@@ -209,11 +203,9 @@ class CausalLM(Task[LanguageModel]):
         )
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what quality and speeds were measured on."""
         return f"{self.quality_caption(protocol)} {self.speed_caption(protocol)}"
 
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
-        """Return that a prompt is read, and tokens decoded after it."""
         return "batch 1", "at contexts", "Decode gain: over the baseline, at the longest context."
 
 

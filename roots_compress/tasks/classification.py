@@ -76,7 +76,6 @@ class Classification(LabelTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows of whole texts, each to be given its label; see `pack_labelled`."""
         from roots_compress.data.labelled import pack_labelled
 
         return pack_labelled(documents, tokenizer, block_size, seed=seed, limit=limit)

@@ -40,7 +40,6 @@ class SentenceEmbedding(LikenessTask):
     given = "sentence embeddings"
 
     def outputs(self, spec: ModelSpec) -> Axes:
-        """Return the last hidden states and the vectors."""
         return {"last_hidden_state": BY_TOKEN, **super().outputs(spec)}
 
     def examples(
@@ -65,7 +64,6 @@ class SentenceEmbedding(LikenessTask):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return the mean cosine of a text's vector to the original model's, and that of each."""
         left_NW, right_NW = given_NW.astype(np.float64), original_NW.astype(np.float64)
         lengths_N = np.linalg.norm(left_NW, axis=1) * np.linalg.norm(right_NW, axis=1)
         cosines_N: NDArray[np.float64] = (left_NW * right_NW).sum(axis=1) / np.maximum(lengths_N, 1e-12)
@@ -74,7 +72,6 @@ class SentenceEmbedding(LikenessTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows of texts, at whose tokens a student is compared with its teacher."""
         from roots_compress.data.packing import pack_texts
 
         return pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit)

@@ -58,27 +58,22 @@ class EncoderTask(Task[Encoder]):
     longest_row, decoded = 80, 0
 
     def inputs(self, spec: ModelSpec) -> Axes:
-        """Return tokens, mask and, where they differ, token types."""
         return encoder_inputs(spec)
 
     def outputs(self, spec: ModelSpec) -> Axes:
-        """Return the output that is served."""
         return {self.output: BY_TOKEN if self.by_token else {0: "batch_size"}}
 
     def open_graph(
         self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
     ) -> Encoder:
-        """Open an encoder with the output; see `OnnxEncoder.open`."""
         return OnnxEncoder.open(graph, self.output, threads=threads, provider=provider)
 
     def serve_model(self, model: RootsWithHead) -> Encoder:
-        """Return the checkpoint's own model as an engine."""
         from roots_compress.runtime.torch_engine import TorchEncoder
 
         return TorchEncoder(model)
 
     def require_sound(self, engine: Encoder) -> None:
-        """Read two tokens, and check the output."""
         check_finite(engine.encode(np.zeros((1, 2), dtype=np.int64)))
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
@@ -99,7 +94,6 @@ class EncoderTask(Task[Encoder]):
         return tuple(done)
 
     def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
-        """Return the output, `(B, T, ...)` or, where there is one row for each text, `(B, 1, ...)`."""
         found = engine.encode(script.input_ids, script.mask, script.inputs.get("token_type_ids"))
         return found if self.by_token else found[:, None]
 
@@ -112,7 +106,6 @@ class EncoderTask(Task[Encoder]):
         return super().parity_mask(script) if self.by_token else np.ones((script.shape.batch, 1), dtype=bool)
 
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
-        """Return that texts are read."""
         batches = f"one text, and {BATCH} at once" if TOGETHER in self.workloads else "one text"
         return batches, "for texts", "Encode gain: over the baseline, for one text of the greatest length."
 
@@ -132,7 +125,6 @@ class LabelTask(EncoderTask):
         return head.label_names
 
     def scores(self, scored: Scored) -> Scores:
-        """Return how many labels of each text are right."""
         return Scores.by_example(scored.given == scored.targets, scored.examples)
 
 

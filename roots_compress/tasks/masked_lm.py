@@ -89,7 +89,6 @@ class MaskedLM(EncoderTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows that hide other tokens in every epoch; see `pack_masked`."""
         from roots_compress.data.masking import pack_masked
 
         return pack_masked(documents, tokenizer, block_size, seed=seed, limit=limit)

@@ -95,13 +95,11 @@ class Scoring(LikenessTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows of whole texts or pairs, each to be scored; see `pack_scored`."""
         from roots_compress.data.labelled import pack_scored
 
         return pack_scored(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def objective(self) -> Objective:
-        """Return the distance of scores from the numbers in the data."""
         from roots_compress.training.objective import ScoreLoss
 
         return ScoreLoss()

@@ -50,13 +50,11 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         }
 
     def outputs(self, spec: ModelSpec) -> Axes:
-        """Return the logits."""
         return {"logits": {0: "batch_size", 1: "decoder_sequence_length"}}
 
     def open_graph(
         self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
     ) -> Seq2SeqModel:
-        """Open a decoder's graph and the encoder's beside it; see `OnnxSeq2Seq.open`."""
         return OnnxSeq2Seq.open(graph, threads=threads, provider=provider)
 
     def serve_model(self, model: RootsWithHead) -> Seq2SeqModel:
@@ -68,7 +66,6 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         return TorchSeq2Seq(model)
 
     def require_sound(self, engine: Seq2SeqModel) -> None:
-        """Read two tokens, and check the logits of the first that follows."""
         targets = engine.read(np.zeros((1, 2), dtype=np.int64))
         check_finite(targets.prefill(np.full((1, 1), engine.start)).logits)
 
@@ -114,7 +111,6 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         return (length, read - began), (decode_tokens, time.perf_counter() - read)
 
     def parity_output(self, engine: Seq2SeqModel, script: ParityScript) -> Logits:
-        """Return the logits of every token of the targets, `(B, T, V)`."""
         return engine.read(script.input_ids, script.mask).logits(script.inputs["decoder_input_ids"])
 
     def parity_runs(self, engine: Seq2SeqModel, script: ParityScript) -> Iterator[tuple[str, Logits, int]]:
@@ -135,6 +131,5 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         return np.ones_like(script.inputs["decoder_input_ids"], dtype=bool)
 
     def timed(self, protocol: Protocol) -> tuple[str, str, str]:
-        """Return that a source is read, and a target decoded."""
         answer = f"{protocol.decode_tokens} tokens that answer the longest source"
         return "batch 1", "for sources", f"Decode gain: over the baseline, of {answer}."

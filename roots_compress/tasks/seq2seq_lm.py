@@ -46,7 +46,6 @@ class Seq2SeqLM(Seq2SeqTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return held-out pairs: `windows` of them, each side of at most `block_size` tokens."""
         from roots_compress.data.pairs import evaluation_pairs
 
         return evaluation_pairs(documents, tokenizer, longest=config.block_size, limit=config.windows)
@@ -68,7 +67,6 @@ class Seq2SeqLM(Seq2SeqTask):
             yield Predictions(logits_BTV[scored_BT], targets_BT[scored_BT], numbers_n)
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the perplexity of the targets' tokens, and the targets' bits per byte."""
         return {
             "target_perplexity": exponential(scored.total / examples.scored_tokens),
             "bits_per_byte": bits_per_byte(scored.total, examples.text_bytes),
@@ -94,7 +92,6 @@ class Seq2SeqLM(Seq2SeqTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows of packed pairs; see `pack_pairs`."""
         from roots_compress.data.pair_packing import pack_pairs
 
         return pack_pairs(documents, tokenizer, block_size, seed=seed, limit=limit)

@@ -83,7 +83,6 @@ class TokenClassification(LabelTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows of whole texts, whose words are to be given their labels; see `pack_tagged`."""
         from roots_compress.data.tagged import pack_tagged
 
         return pack_tagged(documents, tokenizer, block_size, seed=seed, limit=limit)

@@ -75,7 +75,6 @@ class CrossEntropy(Objective):
     """The mean negative log-likelihood of each scored token given the tokens before it, in nats."""
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
-        """Return the cross-entropy of a batch."""
         hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
         total, shown = cross_entropy(model, hidden_BTW, batch)
         return Loss(total, {"cross_entropy": shown})
@@ -108,7 +107,6 @@ class ScoreLoss(Objective):
             )
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
-        """Return the mean distance of a batch."""
         hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
         total, shown = _mean(model, hidden_BTW, batch, score_distance(model, batch))
         return Loss(total, {"score_loss": shown})

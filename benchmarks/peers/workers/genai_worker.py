@@ -33,14 +33,14 @@ class GenaiEngine:
         self._generator = og.Generator(self._model, self._parameters)
         self._generator.append_tokens(np.array(tokens, np.int32))
 
-    def decode(self, token: int) -> None:  # noqa: D102
+    def decode(self, token: int) -> None:
         self._generator.append_tokens(np.array([token], np.int32))
 
-    def last_logits(self) -> Logits:  # noqa: D102
+    def last_logits(self) -> Logits:
         last: Logits = self._generator.get_output("logits")[0, -1]
         return last
 
-    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+    def all_logits(self, tokens: list[int]) -> Logits:
         self.prefill(tokens)
         logits: Logits = self._generator.get_output("logits")[0]
         return logits

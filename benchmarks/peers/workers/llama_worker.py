@@ -36,13 +36,13 @@ class LlamaEngine:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
         self._read(tokens)
 
-    def decode(self, token: int) -> None:  # noqa: D102
+    def decode(self, token: int) -> None:
         self._read([token])
 
-    def last_logits(self) -> Logits:  # noqa: D102
+    def last_logits(self) -> Logits:
         return self._logits_at(-1)
 
-    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+    def all_logits(self, tokens: list[int]) -> Logits:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)

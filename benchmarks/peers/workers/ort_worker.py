@@ -47,14 +47,14 @@ class OrtEngine:
             self._values = {name: self._empty(name) for name in self._pasts}
         self._run(tokens)
 
-    def decode(self, token: int) -> None:  # noqa: D102
+    def decode(self, token: int) -> None:
         self._run([token])
 
-    def last_logits(self) -> Logits:  # noqa: D102
+    def last_logits(self) -> Logits:
         last: Logits = self._logits[0, -1]
         return last
 
-    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+    def all_logits(self, tokens: list[int]) -> Logits:
         self.prefill(tokens)
         logits: Logits = self._logits[0]
         return logits

@@ -25,13 +25,13 @@ class OursEngine:
         """See `serving.Engine`, as for the other methods."""
         self._step = self._engine.prefill(np.array([tokens]))
 
-    def decode(self, token: int) -> None:  # noqa: D102
+    def decode(self, token: int) -> None:
         self._step = self._engine.decode(np.array([token]), self._step.cache)
 
-    def last_logits(self) -> Logits:  # noqa: D102
+    def last_logits(self) -> Logits:
         return self._step.logits[0]
 
-    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+    def all_logits(self, tokens: list[int]) -> Logits:
         return self._engine.logits(np.array([tokens]))[0]
 
 

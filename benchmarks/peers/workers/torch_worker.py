@@ -23,15 +23,15 @@ class TorchEngine:
         """See `serving.Engine`, as for the other methods."""
         self._forward(tokens, None)
 
-    def decode(self, token: int) -> None:  # noqa: D102
+    def decode(self, token: int) -> None:
         self._forward([token], self._output.past_key_values)
 
-    def last_logits(self) -> Logits:  # noqa: D102
+    def last_logits(self) -> Logits:
         logits: Logits = self._output.logits[0, -1].numpy()
         return logits
 
     @torch.inference_mode()
-    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+    def all_logits(self, tokens: list[int]) -> Logits:
         logits: Logits = self._model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
         return logits
 

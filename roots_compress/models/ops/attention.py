@@ -148,7 +148,6 @@ class Attention(OpSpec):
 
     @property
     def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
         return "self_attn" if self.source == "self" else "cross_attn"
 
     @property
@@ -270,7 +269,6 @@ class Attention(OpSpec):
         return super().parameters(width) + norms + tables + self.heads * self.sinks
 
     def cut(self, axis: str, units: int) -> Attention:
-        """Return it with so many key/value groups, each as it is, or so many query heads in all."""
         if axis == "kv_groups":
             return changed(self, kv_heads=units, heads=units * self.queries)
         assert axis == "queries", axis

@@ -40,33 +40,26 @@ class ShortConv(OpSpec):
     """Of the linear layers, and of the convolution."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return the gates and what they gate, then the output projection."""
         reader = Matrix(self.channels, width, self.bias)
         return dict.fromkeys(READERS, reader) | {"out_proj": Matrix(width, self.channels, self.bias)}
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return the channels."""
         rows = [weight_and_bias(name, 1, bias=self.bias) for name in (*READERS, "conv")]
         members = (*(member for each in rows for member in each), Member("out_proj.weight", 1, 1))
         return (Axis("conv_channels", self.channels, members, "out_proj"),)
 
     def states(self, layer: int) -> tuple[State, ...]:
-        """Return the last inputs of the convolution."""
         return (State(f"past_conv.{layer}", f"present_conv.{layer}", (self.channels, self.kernel - 1)),)
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what the gates read, and what the output projection does."""
         return (Input(READERS, of_stream=True), Input(("out_proj",), ("c_proj",), writes=True))
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, those of the convolution among them."""
         return super().parameters(width) + self.channels * (self.kernel + self.bias)
 
     def cut(self, axis: str, units: int) -> ShortConv:
-        """Return it with so many channels."""
         assert axis == "conv_channels", axis
         return changed(self, channels=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the length of the kernel."""
         return (self.kind, self.kernel)

@@ -37,7 +37,6 @@ class NextTokenHead(HeadPart):
     """Whether the logits have one, after the factor."""
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
-        """Count the bias."""
         return vocabulary if self.bias else 0
 
 
@@ -70,7 +69,6 @@ class MaskedLmHead(HeadPart):
     """Whether the norm has one."""
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
-        """Count the dense layer, the norm and the bias."""
         return tables * (width + 1 + self.dense_bias + self.norm_bias) + vocabulary
 
 
@@ -101,7 +99,6 @@ class LabelHead(HeadPart):
         return self
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
-        """Count the dense layer, the norm and the labels' matrix."""
         dense = 0 if self.activation is None else width * (width + self.dense_bias)
         norm = 0 if self.eps is None else width * (1 + self.norm_bias)
         return dense + norm + self.labels * (width + 1)

@@ -19,7 +19,6 @@ class LayerInput(OpSpec):
     activation: Activation = "gelu_tanh"
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return the gate, and what takes its channels back to the stream."""
         return {
             "gate_proj": Matrix(self.channels, width, False),
             "out_proj": Matrix(width, self.channels, False),
@@ -30,9 +29,7 @@ class LayerInput(OpSpec):
         return ()
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what the gate reads, and what is made of it."""
         return (Input(("gate_proj",), of_stream=True), Input(("out_proj",), writes=True))
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the channels, and the activation."""
         return (self.kind, self.channels, self.activation)

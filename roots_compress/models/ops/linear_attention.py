@@ -91,7 +91,6 @@ class LinearAttention(OpSpec):
         )
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return the projections of what the block reads, and the output projection."""
         letters = [letter for segment in self.segments for letter in segment]
         return {f"{letter}_proj": Matrix(self.rows(letter), width, False) for letter in letters} | {
             "out_proj": Matrix(width, self.values, False)
@@ -135,24 +134,20 @@ class LinearAttention(OpSpec):
         )
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what the projections read, and what the output projection does."""
         readers = tuple(f"{letter}_proj" for segment in self.segments for letter in segment)
         return (Input(readers, of_stream=True), Input(("out_proj",), writes=True))
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds: those of convolution, decays and norm among them."""
         convolution = sum(self.convolved) * (self.kernel + self.bias)
         return super().parameters(width) + convolution + len(self.vectors) * self.value_heads + self.normed
 
     def cut(self, axis: str, units: int) -> LinearAttention:
-        """Return it with so many key heads, each as it is, or so many value heads in all."""
         if axis == "key_heads":
             return changed(self, key_heads=units, value_heads=units * self.shared)
         assert axis == "value_heads", axis
         return changed(self, value_heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the sizes of the heads, the length of the kernel, and whether it has a bias."""
         return (self.kind, self.key_dim, self.value_dim, self.kernel, self.bias)
 
 
@@ -194,5 +189,4 @@ class Mamba2(LinearAttention):
         return self.values if self.normalised else 0
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return what all linear attention has, and whether there is a norm."""
         return (*super().form(), self.normalised)

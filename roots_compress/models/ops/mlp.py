@@ -39,7 +39,6 @@ class Mlp(OpSpec):
 
     @property
     def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
         return "shared_mlp" if self.weighed or self.shared else "mlp"
 
     @property
@@ -48,12 +47,10 @@ class Mlp(OpSpec):
         return ("gate_proj", "up_proj") if self.gated else ("up_proj",)
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return gate and up, then down."""
         up = Matrix(self.channels, width, self.bias)
         return dict.fromkeys(self.producers, up) | {"down_proj": Matrix(width, self.channels, self.bias)}
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return the channels."""
         rows = [weight_and_bias(name, 1, bias=self.bias) for name in self.producers]
         members = (*(member for each in rows for member in each), Member("down_proj.weight", 1, 1))
         return (Axis("mlp_channels", self.channels, members, "down_proj"),)
@@ -68,18 +65,14 @@ class Mlp(OpSpec):
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """Gate and up, and what its weight is made by."""
         return (*super().readers, *(("router",) if self.weighed else ()))
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, those that its weight is made by among them."""
         return super().parameters(width) + width * self.weighed
 
     def cut(self, axis: str, units: int) -> Mlp:
-        """Return it with so many channels."""
         assert axis == "mlp_channels", axis
         return changed(self, channels=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the activation, and whether there is a gate, and a weight."""
         return (self.kind, self.activation, self.gated, self.weighed)

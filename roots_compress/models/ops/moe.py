@@ -77,7 +77,6 @@ class Moe(OpSpec):
 
     @property
     def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
         return "moe" if self.beside_mlp else "mlp"
 
     @model_validator(mode="after")
@@ -160,19 +159,15 @@ class Moe(OpSpec):
         return (f"{expert}.up_proj",) if self.clamp is None else ()
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, the router's among them."""
         return super().parameters(width) + self.experts * (width + self.bias)
 
     def cut(self, axis: str, units: int) -> Moe:
-        """Return it with so many experts, or with experts of so many channels."""
         return changed(self, **{{"experts": "experts", "expert_channels": "channels"}[axis]: units})
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the experts' activation and its bounds, and how they are chosen and weighed."""
         chosen = (self.scores, self.selection_bias, self.groups, self.least_sum, self.scale)
         return (self.kind, self.activation, self.clamp, *chosen)
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """The router, and each expert's gate and up."""
         return ("router", *(name for each in self.inputs() if not each.writes for name in each.consumers))

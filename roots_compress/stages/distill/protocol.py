@@ -129,7 +129,6 @@ class DistillStage(Stage[DistillConfig]):
         return less.model_copy(update={"student": str(small.stand_in(path))})
 
     def inputs(self, config: DistillConfig) -> dict[str, Path]:
-        """Return the student, where it is a file or a checkpoint."""
         path = student_path(config.student)
         return {} if path is None else {"student": path}
 
@@ -139,7 +138,6 @@ class DistillStage(Stage[DistillConfig]):
         return "untaught", config.model_copy(update={"loss": loss})
 
     def run(self, config: DistillConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Train the student on the text and the teacher's distributions."""
         from roots_compress.stages.distill.stage import distill
 
         return distill(config, checkpoint, context)

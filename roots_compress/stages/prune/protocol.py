@@ -149,11 +149,9 @@ class PruneStage(Stage[PruneConfig]):
         return less.model_copy(update=changes)
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Say that the recovery did no good, where it did none."""
         return harm_in(notes.get("recovery"), "Recovery")
 
     def run(self, config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Cut, refit and recover."""
         from roots_compress.stages.prune.stage import prune
 
         return prune(config, checkpoint, context)

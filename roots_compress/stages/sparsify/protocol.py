@@ -83,7 +83,6 @@ class SparsifyStage(Stage[SparsifyConfig]):
         )
 
     def run(self, config: SparsifyConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Measure, choose and adapt."""
         from roots_compress.stages.sparsify.stage import sparsify
 
         return sparsify(config, checkpoint, context)

@@ -27,7 +27,6 @@ class TrainStage(MakerStage[TrainConfig]):
     """Trains a model from nothing, or trains one further; the shape stays."""
 
     def planned(self, config: TrainConfig) -> ModelInfo:
-        """Return the shape that the settings name."""
         spec = _planned_spec(config)
         return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec, task=task_of_spec(spec))
 
@@ -51,13 +50,11 @@ class TrainStage(MakerStage[TrainConfig]):
         return replace(info, source=None)
 
     def estimate(self, config: TrainConfig, parameters: float | None, *, device: str) -> Estimate:
-        """Count the training of all weights."""
         if parameters is None:
             parameters = _planned_spec(config).parameters
         return least(parameters, parameters, trained_on=device)
 
     def expect(self, config: TrainConfig, before: ExpectedModel | None) -> Expected:
-        """Return the model from scratch, or the one given."""
         return Expected(ExpectedModel(_planned_spec(config)) if before is None else before)
 
     def in_small(self, config: TrainConfig, small: Small) -> TrainConfig:
@@ -69,7 +66,6 @@ class TrainStage(MakerStage[TrainConfig]):
         return small.lessened(config).model_copy(update={"architecture": shape.model_copy(update=fewer)})
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Say that the training did no good, where it did none."""
         return harm_in(dict(notes), "Training")
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
@@ -79,7 +75,6 @@ class TrainStage(MakerStage[TrainConfig]):
         return new_model(config, _read(config, context).text, seed=context.seed)
 
     def run(self, config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Train by the task's objective, or by the losses that are asked for."""
         from roots_compress.stages.train.stage import train
 
         return train(config, checkpoint, _read(config, context))

@@ -45,12 +45,10 @@ class TuneStage(Stage[TuneConfig]):
         return replace(info, source=None)
 
     def estimate(self, config: TuneConfig, parameters: float | None, *, device: str) -> Estimate:
-        """Count the training of all weights."""
         assert parameters is not None
         return least(parameters, parameters, trained_on=device)
 
     def expect(self, config: TuneConfig, before: ExpectedModel | None) -> Expected:
-        """Count the answers that are shown, before and after."""
         assert before is not None
         answering = 2 if config.teacher is None else 3
         return Expected(before, passes=DECODED * answering * config.answers * config.answer_tokens)
@@ -63,11 +61,9 @@ class TuneStage(Stage[TuneConfig]):
         return small.lessened(config).model_copy(update=changes)
 
     def inputs(self, config: TuneConfig) -> dict[str, Path]:
-        """Return the teacher."""
         return {} if config.teacher is None else {"teacher": config.teacher}
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Say how many conversations were too long for a window, and where the training did no good."""
         said = _shortened(notes), harm_in(dict(notes), "Tuning")
         return ". ".join(each for each in said if each is not None) or None
 
@@ -81,7 +77,6 @@ class TuneStage(Stage[TuneConfig]):
         ]
 
     def run(self, config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Train on the answers, and on what a teacher says of them."""
         from roots_compress.stages.tune.stage import tune
 
         return tune(config, checkpoint, context)

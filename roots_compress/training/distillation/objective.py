@@ -109,7 +109,6 @@ class Distillation(Objective):
 
     @property
     def running_teacher(self) -> RootsWithHead | None:
-        """The teacher, if it has not been asked before."""
         return self.teacher
 
     def taught_by(self, teacher: RootsWithHead) -> Distillation:
@@ -130,7 +129,6 @@ class Distillation(Objective):
         return self
 
     def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
-        """Check the numbers of rated texts; see `ScoreLoss`."""
         if self.rated:
             ScoreLoss().check(model, windows)
 

@@ -81,7 +81,6 @@ class Copies(Placement):
                 tensor.data.copy_(sent(tensor.data if team.leads else None, tensor.data, device))
 
     def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
-        """Return the tensor."""
         return sent(whole, like, self.device)
 
 
@@ -171,7 +170,6 @@ class Shards(Placement):
                 buffer.copy_(sent(buffers[name] if team.leads else None, buffer, device))
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """Return the tensor, gathered from all processes."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
     def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
