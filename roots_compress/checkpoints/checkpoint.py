@@ -202,7 +202,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     """Return another family's configuration and tensors in ROOTS's own terms."""
     config, entries = RootsConfig(spec=info.spec), info.tensors
     if info.kind == "gguf":
-        return config, gguf_tensors(info)
+        return config, _headless(info, gguf_tensors(info))
     family = FAMILIES[info.model_type]
     turns = any(attention.rope is not None for attention in info.spec.attentions())
     names, take = whole_tensors(
@@ -219,10 +219,14 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         family=family.model_type,
         where=info.path,
     )
-    factored = multiplied(tensors, family.factors(info.config))
+    return config, _headless(info, multiplied(tensors, family.factors(info.config)))
+
+
+def _headless(info: SourceInfo, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield a model's tensors; where it makes vectors, without a head for the next token."""
     if isinstance(info.spec.head, EmbeddingHead):
-        factored = of_vectors(factored, info.path, _read_tensor)
-    return config, factored
+        return of_vectors(tensors, info.path, _read_tensor)
+    return tensors
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:

@@ -19,8 +19,9 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.models.encoders import RootsForEmbedding
-from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.models.ops.heads import EmbeddingHead, Pooling
 from tests.encoders import save_bert
+from tests.families.gguf_files import gguf_model, write_gguf
 from tests.families.sources import each_family, save_source, source_model
 from tests.tasks.commands import graph_outputs, roots
 from tests.tasks.test_embedding import NORMALIZE, POOLING, TRANSFORMER, describe
@@ -98,6 +99,31 @@ def test_the_last_token_of_a_decoder_makes_the_source_s_vectors(family: str, tmp
     assert inspect_source(tmp_path / "back").spec == spec
     again = AutoModel.from_pretrained(tmp_path / "back").eval()
     torch.testing.assert_close(torch.nn.functional.normalize(vectors_of(again, "last")), expected_BW)
+
+
+@pytest.mark.parametrize(("number", "pooling"), [(1, "mean"), (2, "first"), (3, "last")])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gguf_file_says_how_its_states_make_vectors(
+    tmp_path: Path, number: int, pooling: Pooling, tied: bool
+) -> None:
+    whole = gguf_model("qwen3", tie_word_embeddings=tied)
+    settings = {"pooling_type": number}
+    general = {"tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.add_bos_token": False}
+    source = write_gguf(tmp_path / "model.gguf", whole, settings=settings, general=general)
+    checkpoint = load_checkpoint(source)
+    assert checkpoint.model.config.spec.head == EmbeddingHead(pooling=pooling)
+    expected_BW = torch.nn.functional.normalize(vectors_of(whole.model.eval(), pooling))
+    ids_BT, mask_BT = padded_tokens()
+    with torch.no_grad():
+        ours_BW = checkpoint.model(ids_BT, attention_mask=mask_BT).last_hidden_state
+    torch.testing.assert_close(ours_BW, expected_BW, atol=1e-5, rtol=0)
+    assert checkpoint.tokenizer("a text").input_ids[-1] == checkpoint.tokenizer.eos_token_id
+
+
+def test_a_gguf_file_of_layers_that_no_encoder_has_makes_no_vectors(tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "model.gguf", gguf_model("gpt_oss"), settings={"pooling_type": 3})
+    with pytest.raises(InputError, match=r"states make vectors \(gpt-oss\.pooling_type\).* has sinks"):
+        load_checkpoint(source)
 
 
 def test_padding_may_stand_before_a_text(tmp_path: Path) -> None:
