@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.adopted_ids import adopt_token_ids
+from roots_compress.checkpoints.dense import of_vectors
+from roots_compress.checkpoints.fitting import fitted_tensor, refuse_tensors
 from roots_compress.checkpoints.gguf.tensors import gguf_tensors
 from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
 from roots_compress.checkpoints.mxfp4 import whole_tensors
@@ -44,6 +45,7 @@ from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -200,7 +202,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     """Return another family's configuration and tensors in ROOTS's own terms."""
     config, entries = RootsConfig(spec=info.spec), info.tensors
     if info.kind == "gguf":
-        return config, gguf_tensors(info)
+        return config, _headless(info, gguf_tensors(info))
     family = FAMILIES[info.model_type]
     turns = any(attention.rope is not None for attention in info.spec.attentions())
     names, take = whole_tensors(
@@ -217,7 +219,14 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         family=family.model_type,
         where=info.path,
     )
-    return config, multiplied(tensors, family.factors(info.config))
+    return config, _headless(info, multiplied(tensors, family.factors(info.config)))
+
+
+def _headless(info: SourceInfo, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield a model's tensors; where it makes vectors, without a head for the next token."""
+    if isinstance(info.spec.head, EmbeddingHead):
+        return of_vectors(tensors, info.path, _read_tensor)
+    return tensors
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
@@ -243,8 +252,10 @@ def _assemble(
     put = _kept if spread is None else spread.over(model)
     for name, tensor in tensors:
         if name not in expected:
-            _refuse(f"tensor for {name!r} has no place in the model that the configuration describes", where)
-        fitted = _fitted(name, tensor, expected[name], dtype, where)
+            refuse_tensors(
+                f"tensor for {name!r} has no place in the model that the configuration describes", where
+            )
+        fitted = fitted_tensor(name, tensor, expected[name], dtype, where)
         state[name] = fitted if name in (HEAD, EMBEDDING) else put(name, fitted)
     for name, made in absent.items():
         if name in expected and name not in state:
@@ -260,7 +271,9 @@ def _assemble(
         )
     tied = {HEAD} if config.tie_word_embeddings else set()
     if missing := sorted(expected.keys() - state.keys() - tied):
-        _refuse(f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}", where)
+        refuse_tensors(
+            f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}", where
+        )
     state |= {name: put(name, state[name]) for name in (HEAD, EMBEDDING) if name in state}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
@@ -270,30 +283,3 @@ def _assemble(
 
 def _kept(_name: str, tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:
-    """Return a tensor in the dtype it is to have, after checking its shape, kind and values."""
-    if tensor.shape != place.shape:
-        shapes = f"shape {tuple(tensor.shape)} where the configuration needs {tuple(place.shape)}"
-        _refuse(f"tensor for {name!r} has {shapes}", where)
-    if not place.is_floating_point():
-        if tensor.dtype != place.dtype:
-            _refuse(f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where)
-        return tensor
-    if not tensor.is_floating_point():
-        _refuse(f"tensor for {name!r} is {tensor.dtype}, not floating point", where)
-    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
-    fitted = tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
-    if not torch.isfinite(fitted).all():
-        raise InputError(
-            f"tensor for {name!r} holds NaN, infinite values, or values too large for {fitted.dtype}",
-            where=where,
-            remedy="The checkpoint is broken: its training diverged or it was damaged.",
-        )
-    return fitted
-
-
-def _refuse(message: str, where: Path) -> NoReturn:
-    remedy = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
-    raise InputError(message, where=where, remedy=remedy)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError
+from roots_compress.families.text_encoder import as_text_encoder
 from roots_compress.io.json_files import read_json, read_json_object
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead, LabelHead, MaskedLmHead
+from roots_compress.models.ops.heads import EmbeddingHead, LabelHead, LmHead, Pooling, Seq2SeqHead
 from roots_compress.models.spec import ModelSpec
 
 MODULES: Final = "modules.json"
@@ -19,9 +21,21 @@ SETTINGS: Final = tuple(
 """Where the first module's settings may be."""
 PROMPTS: Final = "config_sentence_transformers.json"
 """Where a folder names texts that sentence-transformers puts before others, and one that it always does."""
-MEAN, FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
-POOLINGS: Final = {MEAN: "mean", FIRST: "first"}
-SUPPORTED = "Supported are a transformer, pooling of the mean or of the first token, and normalising."
+MEAN, FIRST, LAST = (f"pooling_mode_{name}" for name in ("mean_tokens", "cls_token", "lasttoken"))
+POOLINGS: Final[dict[str, Pooling]] = {MEAN: "mean", FIRST: "first", LAST: "last"}
+NAMED: Final = {"mean": MEAN, "cls": FIRST, "lasttoken": LAST}
+SUPPORTED = (
+    "Supported are a transformer, pooling of the mean, the first or the last token, dense layers, linear but "
+    "for the last, and normalising."
+)
+ACTIVATIONS: Final[dict[str, Literal["tanh"] | None]] = {
+    "torch.nn.modules.linear.Identity": None,
+    "torch.nn.modules.activation.Tanh": "tanh",
+}
+"""Of a dense layer, by its class; sentence-transformers takes the last where none is named."""
+OUTPUT: Final = "sentence_embedding"
+"""What a dense layer reads and gives, in sentence-transformers."""
+DENSE_KEYS: Final = frozenset({"in_features", "out_features", "bias", "activation_function"})
 
 
 def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
@@ -31,20 +45,17 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
     folder's modules.
 
     Raises:
-        InputError: a module or a way to pool is beyond ROOTS, the model writes text, or a file is damaged.
+        InputError: a module or a way to pool is beyond ROOTS, the layers are for writing text alone, or a
+            file is damaged.
     """
     path = directory / MODULES
     if isinstance(spec.head, LabelHead) or not path.exists():
         return spec
-    if not isinstance(spec.head, EmbeddingHead | MaskedLmHead):
-        raise InputError(
-            "makes vectors of texts, for which ROOTS takes encoders; this family writes text",
-            where=path,
-            remedy="To read the model as one that writes text, remove the file from a copy.",
-        )
     modules = [_module(entry, path) for entry in _entries(path)]
     kinds = [kind for kind, _ in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    normalised = kinds[-1:] == ["Normalize"]
+    dense = kinds[2 : len(kinds) - normalised]
+    if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in dense):
         raise InputError(
             f"has the modules {', '.join(kinds)[:200] or 'none'}, which ROOTS cannot express",
             where=path,
@@ -58,10 +69,84 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
         )
     _refuse_prompt(directory / PROMPTS)
     head = EmbeddingHead(
-        pooling=_pooling(directory / modules[1][1] / "config.json"), normalised=len(kinds) == 3
+        pooling=_pooling(directory / modules[1][1] / "config.json"),
+        normalised=normalised,
+        **_dense([directory / folder for kind, folder in modules if kind == "Dense"], spec.width),
     )
     longest = min(_longest(directory, spec.max_positions), spec.max_positions)
-    return changed(spec, head=head, max_positions=longest, tied=True)
+    return changed(_with_head(spec, head, path), max_positions=longest)
+
+
+def dense_folders(directory: Path) -> list[Path]:
+    """Return the folders of the dense layers that `with_pooling` has found."""
+    path = directory / MODULES
+    if not path.exists():
+        return []
+    modules = (_module(entry, path) for entry in _entries(path))
+    return [directory / folder for kind, folder in modules if kind == "Dense"]
+
+
+def _dense(folders: list[Path], width: int) -> dict[str, Any]:
+    """Return what an `EmbeddingHead` says of dense layers in a row; all but the last must be linear.
+
+    Args:
+        folders: of the layers.
+        width: of what the first reads.
+    """
+    head: dict[str, Any] = {}
+    for folder in folders:
+        if head.get("activation") is not None:
+            raise InputError("reads what a layer with an activation gives", where=folder, remedy=SUPPORTED)
+        outputs, bias, activation = _dense_layer(folder, head.get("outputs", width))
+        biased = bias or head.get("dense_bias", False)
+        head = {"outputs": outputs, "dense_bias": biased, "activation": activation}
+    return head
+
+
+def _dense_layer(folder: Path, width: int) -> tuple[int, bool, Literal["tanh"] | None]:
+    """Return the channels of a dense layer, whether it has a bias, and its activation."""
+    path = folder / "config.json"
+    settings = read_json_object(path)
+    others = {name: value for name, value in settings.items() if name not in DENSE_KEYS}
+    if unknown := sorted(name for name, value in others.items() if value not in (None, OUTPUT)):
+        message = f"has keys that are not known: {', '.join(unknown)[:200]}"
+        raise InputError(message, where=path, remedy=SUPPORTED)
+    given, outputs, bias = (settings.get(key) for key in ("in_features", "out_features", "bias"))
+    bias = True if bias is None else bias
+    if type(given) is not int or type(outputs) is not int or outputs < 1 or not isinstance(bias, bool):
+        message = "must have numbers as in_features and out_features, and true or false as bias"
+        raise InputError(message, where=path, remedy="Copy the folder again.")
+    if given != width:
+        message = f"has in_features {given}, and the layer before gives {width} channels"
+        raise InputError(message, where=path, remedy="Copy the folder again.")
+    named = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if not isinstance(named, str) or named not in ACTIVATIONS:
+        message = f"has the activation_function {named!r:.100}"
+        raise InputError(message, where=path, remedy=f"Supported are {', '.join(ACTIVATIONS)}.")
+    if not (folder / WEIGHTS).exists():
+        raise InputError(
+            f"lacks {WEIGHTS}",
+            where=folder,
+            remedy="Pickles (pytorch_model.bin) can run code and are never read. Where you trust the source, "
+            "load the model with sentence-transformers and save it, which writes safetensors.",
+        )
+    return outputs, bias, ACTIVATIONS[named]
+
+
+def _with_head(spec: ModelSpec, head: EmbeddingHead, where: Path) -> ModelSpec:
+    """Return the specification of a model whose states make vectors."""
+    if not isinstance(spec.head, LmHead | Seq2SeqHead):
+        return changed(spec, head=head, tied=True)
+    try:
+        if isinstance(spec.head, Seq2SeqHead):
+            raise ValueError("an encoder before a decoder is for models that write text")
+        return as_text_encoder(spec, head)
+    except ValueError as error:
+        raise InputError(
+            f"makes vectors of texts, and the model cannot: {error}",
+            where=where,
+            remedy="To read the model as one that writes text, remove the file from a copy.",
+        ) from None
 
 
 def write_modules(spec: ModelSpec, directory: Path) -> None:
@@ -69,20 +154,31 @@ def write_modules(spec: ModelSpec, directory: Path) -> None:
     head = spec.head
     if not isinstance(head, EmbeddingHead):
         return
-    folders = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    folders = {"Transformer": "", "Pooling": "1_Pooling"}
+    folders |= {"Dense": "2_Dense"} if head.outputs is not None else {}
+    folders |= {"Normalize": f"{len(folders)}_Normalize"} if head.normalised else {}
     modules = [
         {"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{kind}"}
         for index, (kind, folder) in enumerate(folders.items())
-        if kind != "Normalize" or head.normalised
     ]
     pooling = {name: kind == head.pooling for name, kind in POOLINGS.items()}
-    (directory / folders["Pooling"]).mkdir()
-    for name, document in (
-        (MODULES, modules),
-        ("1_Pooling/config.json", {"word_embedding_dimension": spec.width, **pooling}),
-        (SETTINGS[0], {"max_seq_length": spec.max_positions, "do_lower_case": False}),
-    ):
-        (directory / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    documents: dict[str, Any] = {
+        MODULES: modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": spec.width, **pooling},
+        SETTINGS[0]: {"max_seq_length": spec.max_positions, "do_lower_case": False},
+    }
+    if head.outputs is not None:
+        classes = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+        documents["2_Dense/config.json"] = {
+            "in_features": spec.width,
+            "out_features": head.outputs,
+            "bias": head.dense_bias,
+            "activation_function": classes[head.activation],
+        }
+    for name, document in documents.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _entries(path: Path) -> list[Any]:
@@ -115,11 +211,11 @@ def _refuse_prompt(path: Path) -> None:
         )
 
 
-def _pooling(path: Path) -> Any:
+def _pooling(path: Path) -> Pooling:
     settings = read_json_object(path)
     named = settings.get("pooling_mode")
     if isinstance(named, str):  # It goes before the switches, of which the mean's is on by itself.
-        asked = [{"mean": MEAN, "cls": FIRST}.get(named, f"pooling_mode {named!r}")]
+        asked = [NAMED.get(named, f"pooling_mode {named!r}")]
     else:
         switches = {MEAN: True, **settings}
         asked = [name for name, value in switches.items() if name.startswith("pooling_mode_") and value]

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from transformers import __version__ as transformers_version
 
 from roots_compress.checkpoints.checkpoint import HEAD, Checkpoint, refuse_occupied
+from roots_compress.checkpoints.dense import OURS as DENSE
+from roots_compress.checkpoints.dense import write_dense
 from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.sentence_transformers import write_modules
 from roots_compress.checkpoints.tokenizer import save_tokenizer
@@ -20,11 +22,12 @@ from roots_compress.families.base import Family
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.tensors import from_roots
+from roots_compress.families.text_encoder import as_text_encoder, written_config
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.models.ops.heads import EmbeddingHead, LmHead
 from roots_compress.models.spec import ModelSpec
 
 
@@ -48,17 +51,23 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop(HEAD, None)
+    of_vectors = isinstance(model.config.spec.head, EmbeddingHead)
+    dense = {name: state.pop(name) for name in list(state) if of_vectors and name.startswith(DENSE)}
     try:
         tensors = from_roots(family, model.config.spec, state)
     except ValueError as error:
         raise _misfit(family, str(error)) from None
 
     directory.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous, dense = (
+        {name: tensor.detach().cpu().contiguous() for name, tensor in each.items()}
+        for each in (tensors, dense)
+    )
     with system_errors(directory / WEIGHTS), in_utf8(directory) as folder:
         save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     write_modules(model.config.spec, directory)
+    write_dense(dense, directory)
     if model.can_generate():
         model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)
@@ -73,14 +82,17 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
     family = FAMILIES[model_type]
     if config.quantization:
         raise _misfit(family, "its weights are quantized")
+    head = config.spec.head
     try:
-        written = family.write(config.spec)
+        written = written_config(family, config.spec)
         back = family.read_config(Switches(written, f"as {family.model_type}"))
+        if isinstance(head, EmbeddingHead) and isinstance(back.head, LmHead):
+            back = as_text_encoder(back, head)
     except (InputError, ValueError) as error:
         raise _misfit(family, str(error)) from error
-    if isinstance(config.spec.head, EmbeddingHead) and isinstance(back.head, EmbeddingHead):
+    if isinstance(head, EmbeddingHead) and isinstance(back.head, EmbeddingHead):
         # In other files: `write_modules`.
-        back = changed(back, head=config.spec.head, max_positions=config.spec.max_positions)
+        back = changed(back, head=head, max_positions=config.spec.max_positions)
     if back.is_endless:
         back = changed(back, max_positions=config.spec.max_positions)
     if back != config.spec:

@@ -54,10 +54,14 @@ def add_encoder(matrices: Matrices, names: Names) -> None:
             return
         assert isinstance(spec.head, EmbeddingHead)
         vector_BW = _pooled(builder, spec.head, hidden_BTW, mask_BT)
+        if spec.head.outputs is not None:
+            matrices.change_rows()
+            vector_BW = matrices.linear("dense", vector_BW)
+            vector_BW = vector_BW if spec.head.activation is None else builder.op("Tanh", vector_BW)
         if spec.head.normalised:
             vector_BW = builder.op("LpNormalization", vector_BW, axis=-1, p=2)
     _output(matrices, names, "last_hidden_state", hidden_BTW, spec.width)
-    _output(matrices, names, "sentence_embedding", vector_BW, spec.width)
+    _output(matrices, names, "sentence_embedding", vector_BW, spec.head.channels(spec.width))
 
 
 def add_states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value]) -> ir.Value:
@@ -164,6 +168,12 @@ def _pooled(
     """Return the states of each text as one, `BW`."""
     if head.pooling == "first":
         return builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
+    if head.pooling == "last":
+        tokens = builder.op("Squeeze", builder.op("Shape", mask_BT, start=1))
+        place_T = builder.op("Range", builder.integer(0), tokens, builder.integer(1))
+        taken_BT = builder.op("Mul", mask_BT, place_T)  # Padding may be on either side.
+        last_B1 = builder.op("ReduceMax", taken_BT, builder.integers(1), keepdims=1)
+        return builder.op("GatherND", hidden_BTW, last_B1, batch_dims=1)
     mask_BT1 = builder.op("Unsqueeze", builder.cast(mask_BT, builder.dtype), builder.integers(-1))
     second = builder.integers(1)
     total_BW = builder.op("ReduceSum", builder.op("Mul", hidden_BTW, mask_BT1), second, keepdims=0)

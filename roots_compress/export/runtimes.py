@@ -15,6 +15,7 @@ from roots_compress.checkpoints.write_back import family_config
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
+from roots_compress.families.text_encoder import written_config
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
@@ -91,7 +92,7 @@ def _in_familys_words(config: RootsConfig, dtype: torch.dtype) -> dict[str, Any]
     for model_type, family in FAMILIES.items():
         with suppress(InputError):
             document = family_config(config, model_type, dtype)
-            fitting.append((len(family.write(config.spec).keys() & TOKEN_IDS), document))
+            fitting.append((len(written_config(family, config.spec).keys() & TOKEN_IDS), document))
     return max(fitting, key=lambda each: each[0])[1] if fitting else None
 
 

@@ -89,6 +89,11 @@ class Family:
     factors: Callable[[Mapping[str, Any]], Mapping[str, tuple[float, float]]] = lambda _: {}
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether its models are decoders."""
+        return self.architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
     def read_config(self, switches: Switches) -> ModelSpec:
         """Return the specification that a configuration asks for.
 

@@ -152,7 +152,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     for rule in decoder_rules(spec, names={**NAMES, "mlp.selection_bias": BIAS}, paired=True):
         one_row = rule.source.endswith(BIAS)
         yield Rule(rule.source, rule.targets, ONE_ROW) if one_row else rule
-    if spec.lm_head.bias:
+    if not isinstance(spec.head, LmHead) or spec.head.bias:
         yield Rule("lm_head.bias", ("logits_bias",))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,11 @@ from roots_compress.families.decoder_config import first_blocks, typed_windows, 
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import FULL, SLIDING, written_ropes
 from roots_compress.families.switches import ACTIVATIONS, Switches
+from roots_compress.families.text_encoder import as_text_encoder
 from roots_compress.families.transforms import ADD_ONE
-from roots_compress.models.ops.attention import QkNorm
-from roots_compress.models.ops.heads import LmHead
+from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import EmbeddingHead, LmHead
 from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.spec import ModelSpec
 
@@ -161,6 +163,8 @@ GEMMA2 = Family(
 """Gemma 2: four norms a layer, every second layer with a sliding window, softcaps on scores and logits."""
 
 
+BOTH_SIDES = "use_bidirectional_attention"
+"""As in EmbeddingGemma, which makes vectors of texts."""
 ROPES = {FULL: ("rope_theta", 1_000_000.0), SLIDING: ("rope_local_base_freq", 10_000.0)}
 """Where configurations before transformers 5 have the base of the positions, and what it is without."""
 
@@ -169,13 +173,32 @@ def _read_gemma3(switches: Switches) -> ModelSpec:
     pattern = switches.number("sliding_window_pattern", 6)
     switches.same("_sliding_window_pattern", pattern)
     switches.take("attn_logit_softcapping")  # Read by no layer of transformers' Gemma 3.
-    return read_gemma(
+    sees_all = not switches.null(BOTH_SIDES, False) and switches.flag(BOTH_SIDES, False)
+    spec = read_gemma(
         switches, pattern=pattern, cap=None, scores=None, context=131_072, qk_norm=QkNorm(), ropes=ROPES
     )
+    if not sees_all:
+        return spec
+    # The key says how many tokens a window has to both sides together, and ours to each.
+    seeing = _with_attention(spec, lambda window: window // 2 + 1, causal=False)
+    return as_text_encoder(seeing, EmbeddingHead())
+
+
+def _with_attention(spec: ModelSpec, sized: Callable[[int], int], *, causal: bool) -> ModelSpec:
+    """Return the specification with other windows, and with attention to one side or to both."""
+    for place, op in spec.blocks():
+        if isinstance(op, Attention):
+            window = None if op.window is None else sized(op.window)
+            spec = spec.with_op(place, changed(op, causal=causal, window=window))
+    return spec
 
 
 def _write_gemma3(spec: ModelSpec) -> dict[str, Any]:
-    return {**write_gemma(spec), "rope_parameters": written_ropes(spec.attentions(), ROPES)}
+    sees_all = not all(each.causal for each in spec.attentions())
+    if sees_all:
+        spec = _with_attention(spec, lambda window: 2 * (window - 1), causal=True)
+    written = {**write_gemma(spec), "rope_parameters": written_ropes(spec.attentions(), ROPES)}
+    return {**written, BOTH_SIDES: True} if sees_all else written
 
 
 LINEAR = {

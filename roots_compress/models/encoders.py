@@ -83,6 +83,13 @@ class RootsForEmbedding(RootsWithTextHead):
 
     head_kind = "embedding"
 
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the dense layer after pooling, where there is one."""
+        head, width = self.head, config.hidden_size
+        self.dense: nn.Module | None = None
+        if head.outputs is not None:
+            self.dense = nn.Linear(width, head.outputs, bias=head.dense_bias)
+
     @property
     def head(self) -> EmbeddingHead:
         """How a text's states become its vector."""
@@ -92,10 +99,13 @@ class RootsForEmbedding(RootsWithTextHead):
 
     @property
     def outcomes(self) -> int:
-        return int(self.config.hidden_size)
+        return self.head.channels(self.config.hidden_size)
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
-        """Return vectors of length 1, where the head is to give such."""
+        """Return vectors through the dense layer and of length 1, where the head has either."""
+        if self.dense is not None:
+            vectors_NW = self.dense(vectors_NW)
+            vectors_NW = torch.tanh(vectors_NW) if self.head.activation == "tanh" else vectors_NW
         return F.normalize(vectors_NW, dim=-1) if self.head.normalised else vectors_NW
 
     def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:

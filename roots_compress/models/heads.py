@@ -18,6 +18,7 @@ from transformers.utils.generic import ModelOutput
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.heads import EmbeddingHead, NextTokenHead, Pooling, TextLabelHead
 from roots_compress.models.quantized import QuantizedEmbedding, make_linear
+from roots_compress.models.relative import valid_slots
 from roots_compress.models.spec import HEAD
 from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
 
@@ -124,6 +125,10 @@ class RootsWithTextHead(RootsWithHead):
         """Return what the head works on of each text, `BW`, from its final hidden states."""
         if self.pooling == "first":
             return self.sized(hidden_BTW[:, 0])
+        if self.pooling == "last":
+            batch, tokens = hidden_BTW.shape[:2]
+            valid_BT = valid_slots(batch, tokens, attention_mask, hidden_BTW.device)
+            return self.sized(hidden_BTW[torch.arange(batch, device=valid_BT.device), last_place(valid_BT)])
         mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
         if attention_mask is not None:
             mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
@@ -132,14 +137,15 @@ class RootsWithTextHead(RootsWithHead):
     def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
         """Return at some positions the pooled states of the texts that they are in, `NW`."""
         own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
-        if self.pooling == "first":
+        if self.pooling != "mean":
             rows_N, places_N = places_BT.nonzero(as_tuple=True)
-            return self.sized(hidden_BTW[rows_N, own_BTT.argmax(dim=-1)[rows_N, places_N]])
+            found_BT = own_BTT.argmax(dim=-1) if self.pooling == "first" else last_place(own_BTT)
+            return self.sized(hidden_BTW[rows_N, found_BT[rows_N, places_N]])
         pooled_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
         return self.sized(pooled_BTW[places_BT])
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
-        """Return pooled states in the length that the head wants."""
+        """Return what the head makes of pooled states before anything else: vectors of their final length."""
         return vectors_NW
 
     def texts(
@@ -237,6 +243,11 @@ class RootsForNextToken(RootsWithVocabulary):
         head = self._bounds
         logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
         return logits_NV + self.logits_bias if head.bias else logits_NV
+
+
+def last_place(chosen_xT: Tensor) -> Tensor:
+    """Return the place of the last number in each row, `x`, that is not 0; the last place where all are."""
+    return chosen_xT.shape[-1] - 1 - chosen_xT.flip(-1).to(torch.uint8).argmax(dim=-1)
 
 
 def token_loss(logits_BTV: Tensor, labels_BT: Tensor | None) -> Tensor | None:

@@ -21,7 +21,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.runtime.encoder import OnnxEncoder
 from roots_compress.tasks.registry import task_of_graph
-from tests.families.sources import encoder, save_source, source_model
+from tests.families.sources import encoder, save_source
 from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
 
@@ -62,7 +62,7 @@ def source(bert: BertModel, tmp_path: Path) -> Path:
 def describe(folder: Path, pooling: str, *modules: dict[str, str]) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    name = {"mean": "mean_tokens", "first": "cls_token", "max": "max_tokens"}[pooling]
+    name = {"mean": "mean_tokens", "first": "cls_token", "max": "max_tokens", "last": "lasttoken"}[pooling]
     modes = {"pooling_mode_mean_tokens": False, f"pooling_mode_{name}": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
 
@@ -84,15 +84,6 @@ def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -
     describe(source, "mean", {**TRANSFORMER, "path": "0_Transformer"}, POOLING)
     with pytest.raises(InputError, match="the transformer is in the folder '0_Transformer'"):
         inspect_source(source)
-
-
-def test_vectors_of_a_decoder_are_refused_by_the_file_that_asks_for_them(tmp_path: Path) -> None:
-    """As Qwen3-Embedding's, whose `architectures` name a class that writes text."""
-    folder = save_source(source_model("qwen3"), tmp_path)
-    describe(folder, "mean", TRANSFORMER, POOLING)
-    with pytest.raises(InputError, match="makes vectors of texts") as caught:
-        inspect_source(folder)
-    assert caught.value.where == str(folder / "modules.json")
 
 
 def test_a_prompt_before_every_text_is_refused(source: Path) -> None:

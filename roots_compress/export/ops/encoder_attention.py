@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT
 from roots_compress.export.ops.attention import query_norm
-from roots_compress.export.ops.fused_attention import turned
+from roots_compress.export.ops.fused_attention import capped, turned
 from roots_compress.export.relative import Distances
 from roots_compress.export.rotations import CosSin
 from roots_compress.export.weights import Matrices
@@ -31,7 +31,7 @@ def encoder_attention(
 
     Args:
         matrices: of the model.
-        op: sees every token, or those in its window.
+        op: sees every token or those before it, or of these the ones in its window.
         module: its name.
         x_NW: what it reads.
         shape_BTx: batch, tokens, and -1 for what is left.
@@ -40,14 +40,14 @@ def encoder_attention(
         distances: what distances and windows add to the scores.
         angles: what queries and keys are turned by.
     """
-    assert not op.causal, "an encoder's attention is causal"
     builder = matrices.builder
     query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
     terms = [distances.added(op, module), distances.met(op, module, query, key)]
     added = [each for each in terms if each is not None]
     if len(added) > 1:
         added = [builder.op("Add", *added)]
-    if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:
+    unlike = op.heads != op.kv_heads or op.softcap is not None
+    if builder.portable or builder.dtype != ir.DataType.FLOAT or unlike:
         context_BTx = builder.op(
             "Attention",
             query,
@@ -57,6 +57,8 @@ def encoder_attention(
             scale=op.factor,
             q_num_heads=op.heads,
             kv_num_heads=op.kv_heads,
+            is_causal=int(op.causal),
+            **capped(op.softcap),
         )
     else:
         seen_BT = builder.cast(mask_BT, ir.DataType.INT32)
@@ -71,6 +73,7 @@ def encoder_attention(
             domain=MICROSOFT,
             num_heads=op.heads,
             scale=op.factor,
+            unidirectional=int(op.causal),
         )
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
     return matrices.linear(f"{module}.o_proj", context_Nx)

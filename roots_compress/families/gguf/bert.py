@@ -10,14 +10,12 @@ from typing import ClassVar
 
 from roots_compress.families.base import Computed, Rule
 from roots_compress.families.encoder import encoder_spec, linear_rules
-from roots_compress.families.gguf.metadata import KEYS, Metadata
+from roots_compress.families.gguf.metadata import KEYS, POOLING, POOLINGS, Metadata
 from roots_compress.io.gguf_file import GgufModel
-from roots_compress.models.ops.heads import EmbeddingHead, Pooling
+from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.models.spec import ModelSpec, Norm
 
-CAUSAL, POOLING = "attention.causal", "pooling_type"
-POOLINGS: dict[int, Pooling] = {0: "mean", 1: "mean", 2: "first"}
-"""llama.cpp's numbers; a file without one, or with none, is read as a folder without modules is."""
+CAUSAL = "attention.causal"
 TABLES = {
     "token_embd": "embed_tokens",
     "position_embd": "embed_positions",
@@ -55,9 +53,11 @@ class BertReader:
             metadata.refuse("attention.key_length", f"is {size}, and {heads} heads share {width} channels")
         if metadata.get(CAUSAL) is not False:
             metadata.refuse(CAUSAL, "must be false: encoders read what comes later too")
-        pooling = metadata.get(POOLING) or 0
+        # Without one, or with none, a file is read as a folder without modules is.
+        pooling = metadata.get(POOLING) or 1
         if pooling not in POOLINGS:
-            metadata.refuse(POOLING, f"is {pooling!r:.100}; 1 (the mean) and 2 (the first token) can be read")
+            said = ", ".join(f"{number} ({name})" for number, name in POOLINGS.items())
+            metadata.refuse(POOLING, f"is {pooling!r:.100}; {said} can be read")
         typed = TOKEN_TYPES in model.tensors
         return encoder_spec(
             vocabulary=metadata.rows("token_embd.weight", "vocab_size"),

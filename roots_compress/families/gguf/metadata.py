@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from roots_compress.errors import InputError
 from roots_compress.io.gguf_file import GgufModel
 from roots_compress.models.ops.base import LARGEST
+from roots_compress.models.ops.heads import Pooling
 
 GUESSING = "nextn_predict_layers"
 """How many of the last layers are of a head that guesses further tokens, which nothing here reads."""
@@ -21,6 +22,9 @@ KEYS = frozenset(
     }
 )  # fmt: skip
 """Keys of every architecture, without its name before them."""
+POOLING = "pooling_type"
+POOLINGS: dict[int, Pooling] = {1: "mean", 2: "first", 3: "last"}
+"""How states make vectors, by llama.cpp's numbers; 0 is for models that make none."""
 # Keys that change nothing, whatever they hold: how a file came about.
 NEUTRAL = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 # Keys of what these models do not have, with the settings that say so.
@@ -45,7 +49,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "leading_dense_block_count": (0,),
     "logit_scale": (0, 1),
     "nextn_predict_layers": (0,),
-    "pooling_type": (0,),
+    POOLING: (0, 1, 2, 3),
     "residual_scale": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
     "use_parallel_residual": (False,),

@@ -10,6 +10,7 @@ from roots_compress.families.decoder_tensors import GATE_UP, QKV, decoder_rules
 from roots_compress.families.transforms import COPY, TAPS, Each, Parts, Tensor, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import READERS
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.linear_attention import LinearAttention
 from roots_compress.models.spec import ModelSpec
 
@@ -146,7 +147,7 @@ class Layout:
         yield from self._rules(spec, {})
         if spec.embeddings.positions:
             yield Rule("position_embd.weight", ("model.embed_positions.weight",))
-        if spec.lm_head.bias:
+        if isinstance(spec.head, LmHead) and spec.head.bias:
             yield Rule("output.bias", ("logits_bias",))
         for theirs, ours in LAYER_INPUTS.items() if spec.embeddings.layer_inputs else ():
             yield Rule(f"{theirs}.weight", (f"model.embed_layers.{ours}.weight",))

@@ -8,8 +8,10 @@ from dataclasses import replace
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.gguf.family import GgufFamily
-from roots_compress.families.gguf.metadata import DIRECTORY, GUESSING
+from roots_compress.families.gguf.metadata import DIRECTORY, GUESSING, POOLING, POOLINGS
+from roots_compress.families.text_encoder import as_text_encoder
 from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.ops.heads import EmbeddingHead, LmHead
 from roots_compress.models.spec import ModelSpec
 
 LAYER = re.compile(r"blk\.(\d+)\.")
@@ -38,9 +40,28 @@ def read_gguf_spec(model: GgufModel) -> ModelSpec:
         InputError: a key or a tensor is absent, unknown, impossible or beyond ROOTS; the message names it.
     """
     family = GGUF_FAMILIES[model.architecture]
-    spec = family.reader.read(model)
+    spec = _pooled(family.reader.read(model), model)
     _check_tensors(family, model, spec)
     return spec
+
+
+def _pooled(spec: ModelSpec, model: GgufModel) -> ModelSpec:
+    """Return what a decoder's specification is if its file says how states make vectors.
+
+    llama.cpp gives them the length 1, as it does an encoder's.
+    """
+    key = f"{model.architecture}.{POOLING}"
+    number = model.metadata.get(key)
+    if not isinstance(spec.head, LmHead) or not isinstance(number, int) or number not in POOLINGS:
+        return spec
+    try:
+        return as_text_encoder(spec, EmbeddingHead(pooling=POOLINGS[number]))
+    except ValueError as error:
+        raise InputError(
+            f"says that its states make vectors ({key}), and the model cannot: {error}",
+            where=model.path,
+            remedy=DIRECTORY,
+        ) from None
 
 
 def _check_tensors(family: GgufFamily, model: GgufModel, spec: ModelSpec) -> None:

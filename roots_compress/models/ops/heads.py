@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.models.ops.base import LARGEST, Part, Positive
+from roots_compress.models.ops.base import LARGEST, Count, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
-Pooling = Literal["mean", "first"]
-"""What is made of a text's states: their mean, or that of its first token."""
+Pooling = Literal["mean", "first", "last"]
+"""What is made of a text's states: their mean, or that of its first or its last token."""
 
 
 class HeadPart(Part):
@@ -142,5 +142,25 @@ class EmbeddingHead(HeadPart):
 
     kind: Literal["embedding"] = "embedding"
     pooling: Pooling = "mean"
+    outputs: Count | None = None
+    """Channels that a dense layer after pooling gives; None where there is no such layer."""
+    dense_bias: bool = True
+    """Whether that layer has one."""
+    activation: Literal["tanh"] | None = None
+    """After that layer."""
     normalised: bool = True
     """Whether vectors have length 1."""
+
+    @model_validator(mode="after")
+    def _dense_is_whole(self) -> Self:
+        if self.outputs is None and (self.activation is not None or not self.dense_bias):
+            raise ValueError("activation and dense_bias are of the dense layer that outputs asks for")
+        return self
+
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
+        """Count the dense layer."""
+        return 0 if self.outputs is None else self.outputs * (width + self.dense_bias)
+
+    def channels(self, width: int) -> int:
+        """Return how many numbers a vector has, of states of this width."""
+        return width if self.outputs is None else self.outputs

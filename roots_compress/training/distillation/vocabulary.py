@@ -84,7 +84,7 @@ def _outputs(spec: ModelSpec) -> str:
         case TokenClassificationHead(labels=labels):
             return f"each token one of {labels} labels"
         case EmbeddingHead(pooling=pooling):
-            return f"each text a vector of {spec.width} channels, pooled by '{pooling}'"
+            return f"each text a vector of {spec.head.channels(spec.width)} channels, pooled by '{pooling}'"
         case _:
             return "probabilities of tokens"
 
