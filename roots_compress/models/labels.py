@@ -36,11 +36,11 @@ class RootsWithLabels(RootsWithHead):
             )
         if head.eps is not None:
             self.norm = nn.LayerNorm(width, eps=head.eps, bias=head.norm_bias)
-        self.classifier = nn.Linear(width, head.labels)
+        self.classifier = nn.Linear(width, head.labels, bias=head.bias)
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
-        """The labels' matrix and bias."""
+        """The labels' matrix, and its bias where it has one."""
         return self.classifier.weight, self.classifier.bias
 
     @property
@@ -54,8 +54,8 @@ class RootsWithLabels(RootsWithHead):
         return read_NW if self.norm is None else self.norm(read_NW)
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits with their bias."""
-        return logits_NV + self.classifier.bias
+        """Return the logits with their bias, where there is one."""
+        return logits_NV if self.classifier.bias is None else logits_NV + self.classifier.bias
 
     def project(self, states_NW: Tensor) -> Tensor:
         """Return the logits `NL`."""
