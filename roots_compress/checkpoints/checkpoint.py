@@ -39,6 +39,7 @@ from roots_compress.families.new_head import labelled
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.rope import OLD_TABLES
 from roots_compress.families.tensors import multiplied, to_roots
+from roots_compress.families.text_encoder import tensor_rules
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
@@ -209,7 +210,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         entries, lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]), info.path
     )
     tensors = to_roots(
-        family.rules(info.spec),
+        tensor_rules(family, info.spec),
         names,
         take,
         prefix=family.prefix,

@@ -26,6 +26,7 @@ from roots_compress.families.gguf.spec import read_gguf_spec, without_guesses
 from roots_compress.families.refused import FROM_FOLDERS, refusal
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
+from roots_compress.families.text_encoder import read_config
 from roots_compress.io.gguf_file import read_gguf
 from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.io.json_files import read_errors, read_json_object
@@ -141,7 +142,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     config = text_config(config, config_path) if is_nested else config
     model_type = _model_type(config, config_path)
     if model_type != ROOTS:
-        spec = FAMILIES[model_type].read_config(Switches(config, config_path))
+        spec = read_config(FAMILIES[model_type], Switches(config, config_path))
         spec = with_pooling(spec, directory)
     elif unknown := sorted(config.keys() - ROOTS_KEYS - BOOKKEEPING):
         raise InputError(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
-from transformers import __version__ as transformers_version
 
 from roots_compress.checkpoints.checkpoint import HEAD, Checkpoint, refuse_occupied
 from roots_compress.checkpoints.dense import OURS as DENSE
@@ -22,12 +22,12 @@ from roots_compress.families.base import Family
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.tensors import from_roots
-from roots_compress.families.text_encoder import as_text_encoder, written_config
+from roots_compress.families.text_encoder import as_text_encoder, label_class, read_config, written_config
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead, LmHead
+from roots_compress.models.ops.heads import EmbeddingHead, LmHead, TextLabelHead
 from roots_compress.models.spec import ModelSpec
 
 
@@ -83,9 +83,12 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
     if config.quantization:
         raise _misfit(family, "its weights are quantized")
     head = config.spec.head
+    labelled = family.writes_text and isinstance(head, TextLabelHead)
+    if labelled and not hasattr(transformers, label_class(family)):
+        raise _misfit(family, f"transformers has no class {label_class(family)}")
     try:
         written = written_config(family, config.spec)
-        back = family.read_config(Switches(written, f"as {family.model_type}"))
+        back = read_config(family, Switches(written, f"as {family.model_type}"))
         if isinstance(head, EmbeddingHead) and isinstance(back.head, LmHead):
             back = as_text_encoder(back, head)
     except (InputError, ValueError) as error:
@@ -106,7 +109,7 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
         **written,
         "model_type": model_type,
         "dtype": str(dtype).removeprefix("torch."),
-        "transformers_version": transformers_version,
+        "transformers_version": transformers.__version__,
         **ids,
     }
 

@@ -45,6 +45,8 @@ class Switches:
 
     def __init__(self, config: Mapping[str, Any], where: str | Path) -> None:
         self.where = where
+        self.writes_text = False
+        """Whether the decoder is read as one that does, whatever its class gives."""
         self._config = config
         self._left = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
 
@@ -60,7 +62,7 @@ class Switches:
             InputError: the configuration names only such classes.
         """
         named = self.architectures()
-        if named and all(map(NO_WRITER.search, named)):
+        if not self.writes_text and named and all(map(NO_WRITER.search, named)):
             self.refuse(f"architectures names {', '.join(named):.120}, which does not write text")
 
     def said(self, key: str, default: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, equal
 
 from roots_compress.errors import InputError
 from roots_compress.families.base import Computed, Family, Rule
+from roots_compress.families.text_encoder import SCORE, tensor_rules
 from roots_compress.models.spec import ModelSpec
 
 NUMBER = re.compile(r"\.\d+(?=\.)")
@@ -144,10 +145,11 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
     """
     written: dict[str, Tensor] = {}
     used: set[str] = set()
-    for rule in family.rules(spec):
+    for rule in tensor_rules(family, spec):
         if not all(target in state for target in rule.targets) or used.issuperset(rule.targets):
             continue  # Of several places of a tensor the first is written.
-        prefix = "" if rule.source.startswith(family.headed) else family.prefix
+        bare = rule == SCORE or rule.source.startswith(family.headed)
+        prefix = "" if bare else family.prefix
         tensors = [state[target] for target in rule.targets]
         written[prefix + rule.source] = rule.transform.invert(tensors)
         used.update(rule.targets)

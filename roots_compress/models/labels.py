@@ -36,7 +36,7 @@ class RootsWithLabels(RootsWithHead):
             )
         if head.eps is not None:
             self.norm = nn.LayerNorm(width, eps=head.eps, bias=head.norm_bias)
-        self.classifier = nn.Linear(width, head.labels)
+        self.classifier = nn.Linear(width, head.labels, bias=head.bias)
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
@@ -51,7 +51,7 @@ class RootsWithLabels(RootsWithHead):
         return read_NW if self.norm is None else self.norm(read_NW)
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        return logits_NV + self.classifier.bias
+        return logits_NV if self.classifier.bias is None else logits_NV + self.classifier.bias
 
     def project(self, states_NW: Tensor) -> Tensor:
         logits_NL: Tensor = self.classifier(self.head_input(states_NW))

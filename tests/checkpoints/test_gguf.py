@@ -436,7 +436,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"logit_scale": 0.5}),
     ("llama", {"residual_scale": 0.5}),
     ("llama", {"final_logit_softcapping": 30.0}),
-    ("llama", {"pooling_type": 3}),
+    ("llama", {"pooling_type": 4}),
     ("llama", {"vocab_size": 300}),
     ("llama", {"block_count": 1000}),
     ("llama", {"block_count": None}),

@@ -86,6 +86,8 @@ class LabelHead(HeadPart):
     """Of a layer norm after the activation; None where there is none."""
     norm_bias: bool = True
     """Whether the norm has one."""
+    bias: bool = True
+    """Whether the labels' matrix has one."""
 
     @model_validator(mode="after")
     def _names_tell_labels_apart(self) -> Self:
@@ -101,7 +103,7 @@ class LabelHead(HeadPart):
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         dense = 0 if self.activation is None else width * (width + self.dense_bias)
         norm = 0 if self.eps is None else width * (1 + self.norm_bias)
-        return dense + norm + self.labels * (width + 1)
+        return dense + norm + self.labels * (width + self.bias)
 
     @property
     def label_names(self) -> tuple[str, ...]:
