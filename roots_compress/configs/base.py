@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
@@ -120,19 +121,20 @@ def with_group(settings: Changed, keys: Location, group: Settings) -> Changed:
 
 @cache
 def descriptions(group: type[Any]) -> dict[str, str]:
-    """Return the documentation of each field: the string under it.
+    """Return the documentation of each field of settings, or of a dataclass: the string under it.
 
     pydantic can read these too, but as it makes a class, of which it takes most of the time.
     """
     found = {}
-    bases = [each for each in reversed(group.__mro__) if issubclass(each, Settings)]
+    bases = [each for each in reversed(group.__mro__) if issubclass(each, Settings) or is_dataclass(each)]
+    names = group.model_fields if issubclass(group, Settings) else {each.name for each in fields(group)}
     bodies = [class_in(sys.modules[each.__module__].__file__ or "", each.__name__).body for each in bases]
     for field, text in chain.from_iterable(map(pairwise, bodies)):
         match field, text:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),
                 ast.Expr(value=ast.Constant(value=str() as description)),
-            ) if name in group.model_fields:
+            ) if name in names:
                 found[name] = " ".join(description.split())
     return found
 

@@ -46,3 +46,12 @@ def test_the_documents_example_is_a_recipe(tmp_path: Path) -> None:
         "prune",
         "quantize",
     ]
+
+
+def test_what_fields_of_events_mean_is_said_in_page_and_schema() -> None:
+    """Fields are documented by the strings under them; see `descriptions`."""
+    said = "As it is typed: `run`, `data prepare`."
+    assert f"| `verb` | text | {said} |" in events_page()
+    assert f'"description": "{said}"' in event_schema_text()
+    told = [line.rsplit("|", 2)[1].strip() for line in events_page().splitlines() if line.startswith("| `")]
+    assert sum(map(bool, told)) > len(told) / 3
