@@ -10,6 +10,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from roots_compress.errors import printable
+from roots_compress.report.rows import rows_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 
 _NOT_XML = re.compile("[\ufffe\uffff]")
@@ -29,9 +30,9 @@ class Case:
     seconds: float = 0.0
 
     @classmethod
-    def of_stage(cls, row: StageResult) -> Case:
-        """Return the case of a finished stage."""
-        return cls(row.name, row.name, "passed", f"{row.kind}: finished", row.seconds)
+    def of_stage(cls, row: StageResult, found: str = "finished") -> Case:
+        """Return the case of a finished stage, of which so much was found."""
+        return cls(row.name, row.name, "passed", f"{row.kind}: {found}", row.whole_seconds)
 
     @classmethod
     def of_gate(cls, gate: GateResult) -> Case:
@@ -40,8 +41,9 @@ class Case:
 
 
 def junit(run: RunMetrics) -> str:
-    """Return the suite of a finished run: its stages, and its gates with what was found and the limit."""
-    return suite(run.name, [*map(Case.of_stage, run.stages), *map(Case.of_gate, run.gates)])
+    """Return the suite of a finished run: its stages with what they changed, its gates with their limits."""
+    stages = (Case.of_stage(row.stage, row.verdict) for row in rows_of(run))
+    return suite(run.name, [*stages, *map(Case.of_gate, run.gates)])
 
 
 def suite(run: str, cases: Iterable[Case]) -> str:

@@ -159,6 +159,19 @@ def test_junit_has_a_case_for_each_stage_and_gate_and_says_what_was_missed() -> 
     assert shown.get("message") == shown.text == "max_kl was not \ufffd\ufffd<measured>, limit 0.1"
 
 
+def test_junit_says_what_each_stage_changed_and_all_that_it_took() -> None:
+    checked = replace(RUN, stages=tuple(replace(each, seconds=2.0, check_seconds=0.5) for each in RUN.stages))
+    root = ElementTree.fromstring(junit(checked).encode())
+    said = [each.text for each in root.iter("system-out")]
+    assert said == [
+        "baseline: the model that compression starts from",
+        f"quantize: {rows_of(RUN)[1].verdict}",
+    ]
+    assert "4.00x smaller" in str(said[1])
+    assert [each.get("time") for each in root.iter("testcase")] == ["2.500", "2.500"]
+    assert root.get("time") == "5.000"
+
+
 def test_a_search_is_shown_in_every_form() -> None:
     found = replace(RUN, search=SEARCH)
     assert len(tables(RUN)) == 1
