@@ -9,7 +9,7 @@ from typing import Literal
 from roots_compress.evaluation.intervals import Interval, paired_difference
 from roots_compress.report.text import megabytes
 from roots_compress.results import Metrics
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, percent
 
 MEMORY_NOISE = 0.02
 """Peak memory of one graph differs by as much from one process to the next; less is no difference."""
@@ -60,7 +60,7 @@ class Axis:
         """Return how a value differs from another: `+5.0%`, or `-0.012`."""
         if self.metric is not None and not self.metric.relative:
             return self.metric.shown_compared(after - before)
-        return f"{round(after / before - 1, 3) + 0.0:+.1%}"
+        return percent(after / before)
 
 
 @dataclass(frozen=True)

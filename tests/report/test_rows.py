@@ -10,6 +10,7 @@ import pytest
 from roots_compress.report.rows import Row, rows_of
 from roots_compress.report.spread import speedup_of
 from roots_compress.results import StageKind, StageResult
+from roots_compress.tasks.figures.figures import percent
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import run, stage
 
@@ -74,3 +75,7 @@ def test_a_slower_stage_says_so() -> None:
 
 def test_a_difference_within_timing_noise_is_not_mentioned() -> None:
     assert "decode" not in after_baseline(stage(1, "prune", size=4_000_000, decode=(102.0, 82.0))).verdict
+
+
+def test_no_change_is_no_minus_zero() -> None:
+    assert [percent(each) for each in (1.05, 0.99996, 0.99, math.inf)] == ["+5.0%", "+0.0%", "-1.0%", "+inf%"]

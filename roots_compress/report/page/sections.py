@@ -17,7 +17,7 @@ from roots_compress.results import Json, Metrics, RunMetrics, StageResult
 from roots_compress.stages.base import Exchange
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.figures import Metric, percent
 
 Table = tuple[list[str], list[tuple[str, list[str]]]]
 """Headings, and rows that have a name before their cells."""
@@ -114,7 +114,7 @@ def _bounds(metrics: Metrics, name: str, shown: Callable[[float], str]) -> str:
 
 def _change(metric: Metric, compared: float) -> str:
     """Return a ratio as `+5.0%`, or a difference as `-0.012`."""
-    return f"{compared - 1:+.1%}" if metric.relative else metric.shown_compared(compared)
+    return percent(compared) if metric.relative else metric.shown_compared(compared)
 
 
 def agreement(task: Task[Any], run: RunMetrics) -> Table:

@@ -16,6 +16,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def percent(ratio: float) -> str:
+    """Return by how much a ratio differs from 1: `+5.0%`."""
+    return f"{round(ratio - 1, 3) + 0.0:+.1%}"  # No `-0.0%`.
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure of quality: its name and direction, and how reports show it."""
@@ -68,7 +73,7 @@ class Metric:
     def change(self, before: float, after: float) -> str:
         """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
         compared = self.compared(before, after)
-        told = f"{round(compared - 1, 3) + 0.0:+.1%}" if self.relative else self.shown_compared(compared)
+        told = percent(compared) if self.relative else self.shown_compared(compared)
         return f"{self.heading} {told}"
 
     def from_position(self, start: int) -> str:
