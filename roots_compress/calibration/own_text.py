@@ -22,7 +22,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows, following
 from roots_compress.events import Events
-from roots_compress.models.caches import empty_cache
+from roots_compress.models.caches import empty_cache, move_to
 from roots_compress.models.device import multiplies_bf16
 from roots_compress.models.drawing import drawn
 from roots_compress.models.heads import RootsWithHead
@@ -65,7 +65,7 @@ def own_text(
     drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
     opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
     opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
-    writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
+    writer = _writer(model)
     parts = opening_NP.split(AT_ONCE)
     total = len(parts) * (block_size - opening_NP.shape[1])
     with Display(events, "writing text") as display:
@@ -73,6 +73,32 @@ def own_text(
             _continued(writer, part, block_size, generator, lambda: display.advance(total)) for part in parts
         ]
     return windows_of_own(torch.cat(written).numpy(), bos=bos)
+
+
+def writing_step(model: RootsWithHead, windows: int, block_size: int) -> Callable[[], None]:
+    """Return one step of writing windows, in the middle of them, to be timed again and again.
+
+    Args:
+        model: in evaluation mode.
+        windows: written side by side.
+        block_size: the tokens of each.
+    """
+    writer, past = _writer(model), empty_cache(model.config.spec, block_size)
+    ids_N1, generator = torch.zeros(windows, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+
+    @torch.no_grad()
+    def step() -> None:
+        output = writer(input_ids=ids_N1, past_key_values=past, use_cache=True, logits_to_keep=1)
+        drawn(output.logits[:, -1], generator)
+        move_to(past, block_size // 2)
+
+    step()
+    return step
+
+
+def _writer(model: RootsWithHead) -> RootsWithHead:
+    """Return what writes in the place of a model: a copy in bfloat16 where the device is fastest in it."""
+    return copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
 
 
 def _continued(

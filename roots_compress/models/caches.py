@@ -107,6 +107,23 @@ def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
     return LayerwiseCache([_empty_layer(kind, capacity) for kind in layer_types(spec)])
 
 
+def move_to(cache: Cache, tokens: int) -> None:
+    """Let a cache with a capacity, which has read a token, have read so many, to time what follows.
+
+    What it keeps of further tokens is zero.
+    """
+    layers: Any = cache.layers
+    for layer in layers:
+        read = layer.get_seq_length()
+        if isinstance(layer, StateLayer):
+            layer.tokens = tokens
+        elif layer.is_initialized:
+            layer.written_keys[:, :, read:tokens] = 0
+            layer.written_values[:, :, read:tokens] = 0
+            layer.keys = layer.written_keys[:, :, :tokens]
+            layer.values = layer.written_values[:, :, :tokens]
+
+
 def _empty_layer(kind: str, capacity: int | None) -> CacheLayerMixin | LinearAttentionLayer:
     """Return what a layer keeps that has read no token."""
     if kind == FULL:

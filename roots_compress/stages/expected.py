@@ -46,6 +46,10 @@ class Expected:
     model: ExpectedModel
     passes: float = 0.0
     """In forward passes of one token through the model that it starts from."""
+    fast_passes: float = 0.0
+    """Further ones, in the precision that the device multiplies fastest."""
+    writes: tuple[int, int] = (0, 0)
+    """Windows of calibration text that the model writes, and the tokens of each."""
     held_bytes: float = 0.0
     """Bytes of memory besides the weights of that model and of the one made."""
 

@@ -66,8 +66,7 @@ class Judge:
 
     def kept_back(self, text: TextSplit) -> tuple[TextSplit, PackedWindows] | None:
         """Return the text that is left to learn from, and windows to judge by; None of too little text."""
-        read, length = windows_needed(self.training), self.training.block_size
-        limit = min(max(round(SHARE * read), -(-FEWEST // length)), -(-MOST // length), read)
+        limit, length = judging_windows(self.training), self.training.block_size
         characters = limit * length * CHARACTERS
         for fraction in FRACTIONS:
             parts = keep_back(text.train, fraction, characters=characters, seed=self.context.seed)
@@ -104,6 +103,17 @@ class Judge:
             nn.Module.to(model, "cpu")
             self.objective.to("cpu")
         return total / scored
+
+
+def judging_windows(training: TrainingConfig) -> int:
+    """Return how many windows judge a training, at the most."""
+    read, length = windows_needed(training), training.block_size
+    return min(max(round(SHARE * read), -(-FEWEST // length)), -(-MOST // length), read)
+
+
+def judging_passes(training: TrainingConfig) -> float:
+    """Return what the judge of a training takes, before it and after, in forward passes of a token."""
+    return 2.0 * judging_windows(training) * training.block_size
 
 
 def train_further(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from roots_compress.calibration.own_text import joined, own_text
+from roots_compress.calibration.own_text import joined, own_text, writing_step
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
-from tests.tiny import tiny_model
+from roots_compress.models.spec import ModelSpec
+from tests.specs import convolving
+from tests.tiny import tiny_config, tiny_model
 
 EVENTS = Events()
 
@@ -72,3 +76,17 @@ def test_joined_windows_take_turns() -> None:
     assert both.targets[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
     assert both.segment_ids[:, 2].tolist() == [20, 21, 22, 23, 24, 25, 26, 27]
     assert joined(windows(0), windows(1)).input_ids.shape == (2, 3)
+
+
+@pytest.mark.parametrize("spec", [tiny_config().spec, convolving(kernel=3)])
+def test_a_step_is_timed_in_the_middle_of_windows(spec: ModelSpec) -> None:
+    model, read = tiny_model(spec=spec), []
+
+    def note(_model: object, _given: object, named: dict[str, Any]) -> None:
+        read.append((named["past_key_values"].get_seq_length(), *named["input_ids"].shape))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    step = writing_step(model, 3, 12)
+    for _ in range(9):  # More than there is room for at the end of windows.
+        step()
+    assert read == [(0, 3, 1), *[(6, 3, 1)] * 9]

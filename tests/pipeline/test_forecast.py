@@ -17,10 +17,12 @@ from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast import forecast as foreseen
 from roots_compress.pipeline.forecast import outlook, pace
 from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts
+from roots_compress.pipeline.forecast.expected_rows import ExpectedRow, expected_rows
 from roots_compress.pipeline.forecast.forecast import forecast
 from roots_compress.pipeline.forecast.outlook import expected_seconds
 from roots_compress.pipeline.forecast.table import summary_lines
 from roots_compress.pipeline.preflight import prepare
+from roots_compress.pipeline.statuses import statuses_of
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
 from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, recipe
@@ -108,15 +110,24 @@ def test_a_layer_of_any_model_is_timed(spec: ModelSpec) -> None:
     assert pace.pace(spec, threads=1) > 0
 
 
+NONE = Line(0.0, 0.0)
+
+
 class Measured:
-    """A machine on which memory alone is told apart."""
+    """A machine on which memory alone is told apart, and what is named."""
 
-    examples, passes = 1, Line(0.0, 0.0)
+    examples = 1
 
-    def __init__(self, peak: Line, training: float) -> None:
-        none = Line(0.0, 0.0)
-        self.costs = RowCosts(none, none, {}, 0.0, peak, none)
-        self._training = TrainingCosts(none, none, Line(training, 0.0))
+    def __init__(
+        self, peak: Line = NONE, training: float = 0.0, *, passes: Line = NONE, fast: Line = NONE
+    ) -> None:
+        self.passes, self.fast_passes, self.written = passes, fast, list[tuple[int, int]]()
+        self.costs = RowCosts(NONE, NONE, {}, 0.0, peak)
+        self._training = TrainingCosts(NONE, NONE, Line(training, 0.0))
+
+    def writing(self, windows: int, length: int) -> Line:
+        self.written.append((windows, length))
+        return NONE
 
     def training(self, *_: object) -> TrainingCosts:
         return self._training
@@ -143,6 +154,31 @@ def test_memory_is_what_a_stage_holds_or_what_checking_it_takes(
     assert memory(Line(base, 0.0)) == (base, *working)
     assert memory(Line(base, 0.0), 7e7) == (base, 7 * 10**7, working[1])
     assert memory(Line(0.0, 1000.0)) == (1000 * first,) * 3
+
+
+def test_work_is_counted_in_what_it_takes(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    model = str(chain[1] / "00-baseline" / "checkpoint")
+    training = {"steps": 10, "batch_size": 2, "block_size": 32}
+    stages = [PRUNE, {**PRUNE, "name": "again", "recovery": {"training": training}}, QUANTIZE]
+    setting = prepare(recipe(text_file, *stages, model=model), tmp_path / "run")
+    plain, recovered, quantized = expected_rows(setting, statuses_of(setting, tmp_path / "run"))[1:]
+
+    def work(row: ExpectedRow, *, passes: Line = NONE, fast: Line = NONE) -> float:
+        return row.work_seconds(Measured(passes=passes, fast=fast), None)
+
+    once = Line(1.0, 0.0)
+    # The stream passes in the fastest precision; what is measured and refitted on it does not.
+    assert 0 < work(plain, passes=once) < work(plain, fast=once)
+    # A training is judged on 20 windows, before it and after.
+    assert work(recovered, passes=once) - work(plain, passes=once) == pytest.approx(2 * 20 * 32)
+    assert work(quantized, fast=once) == 0 < work(quantized, passes=once)
+    for row in (plain, quantized):
+        machine = Measured()
+        row.work_seconds(machine, None)
+        assert row.config is not None
+        assert machine.written == [(2, 32)]
 
 
 def test_a_search_is_part_of_what_a_run_takes(text_file: Path, tmp_path: Path) -> None:

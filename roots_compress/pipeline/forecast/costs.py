@@ -52,15 +52,13 @@ class RowCosts:
     fixed: Line
     """Seconds by the weights of the layers."""
     example: Line
-    """Seconds of one held-out window by the weights that a token is multiplied by."""
+    """Seconds of one held-out window, by the weights that a token is multiplied by."""
     workloads: dict[int, Line]
     """Seconds of the workloads at each context, by the weights of the layers."""
     opening: float
-    """Seconds until graphs are open to be timed."""
+    """Seconds until the first graph is open to be timed."""
     peak: Line
     """Bytes of this process's memory by the bytes of a model's weights."""
-    graph: Line
-    """Bytes of a graph besides its weights, by its layers."""
 
     def checks(self, spec: ModelSpec, first: ModelSpec | None, examples: int) -> float:
         """Return the seconds of a row. Graph, checkpoint and the run's first model read the examples.
@@ -108,8 +106,15 @@ class Measures(Protocol):
         """Seconds of one token in a forward pass through the layers, by their weights."""
 
     @property
+    def fast_passes(self) -> Line:
+        """The same in the precision that the device multiplies fastest."""
+
+    @property
     def examples(self) -> int:
         """How many examples the run's quality is measured on."""
+
+    def writing(self, windows: int, length: int) -> Line:
+        """Return the seconds in which a model writes windows of calibration text, by the same weights."""
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
         """Return what a stage that trains takes, by the weights that `trained` counts."""

@@ -37,7 +37,10 @@ class ExpectedRow:
         if self.config is None:
             return 0.0
         before = self.before or self.expected.model
-        work = self.expected.passes * measures.passes.at(body(before.spec))
+        read = body(before.spec)
+        work = self.expected.passes * measures.passes.at(read)
+        work += self.expected.fast_passes * measures.fast_passes.at(read)
+        work += measures.writing(*self.expected.writes).at(read)
         if training is not None:
             weights = trained(before, self.expected.model)
             steps = sum(each.steps for _, each in training_of(self.config))

@@ -23,7 +23,6 @@ from roots_compress.pipeline.forecast.weights import graph_overhead, weight_byte
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.shape import Shape
 from roots_compress.pipeline.statuses import statuses_of
-from roots_compress.stages.expected import FLOAT_BYTES
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
 
@@ -195,23 +194,18 @@ def _with_costs(
         work = row.work_seconds(probe, training)
         if row.before is None and row.config is not None:
             work += making
-        if model.quantization is None and model.weight_bytes == FLOAT_BYTES:
-            overhead = round(costs.graph.at(len(model.spec.layers)))
-        else:
-            overhead = graph_overhead(model, portable=portable)
         found.append(
             replace(
                 each,
-                graph_bytes=each.graph_bytes + overhead,
+                graph_bytes=each.graph_bytes + graph_overhead(model, portable=portable),
                 work_seconds=work,
                 check_seconds=row.check_seconds(probe, first),
                 memory_bytes=round(max(_work_memory(row, costs, training), costs.peak.at(read))),
             )
         )
-    timing = sum(
-        costs.opening + costs.timing(body(row.expected.model.spec), repeats=setting.recipe.evaluation.repeats)
-        for row in rows[:chained]
-    )
+    repeats = setting.recipe.evaluation.repeats
+    timing = costs.opening
+    timing += sum(costs.timing(body(row.expected.model.spec), repeats=repeats) for row in rows[:chained])
     return found, timing
 
 

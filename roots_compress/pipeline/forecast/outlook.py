@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from roots_compress.calibration.own_text import writing_passes
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.recipe.walk import losses_of, training_of
+from roots_compress.models.device import resolve_precision
 from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts, multiplied
 from roots_compress.pipeline.forecast.expected_rows import ExpectedRow, expected_rows
 from roots_compress.pipeline.forecast.pace import pace
@@ -41,14 +43,19 @@ class Outlook:
             self.examples, length = setting.held_out.examples(tokenizer()).input_ids.shape
         nothing = Line(0.0, 0.0)
         self.passes = Line(0.0, self._pace)
+        precision = resolve_precision("auto", setting.device)
+        self.fast_passes = Line(0.0, pace(first.spec, threads=setting.threads, precision=precision))
         self.costs = RowCosts(
             fixed=Line(ROW_SECONDS, ROW_PASSES * self._pace),
             example=Line(0.0, READERS * length * self._pace),
             workloads={},
             opening=0.0,
             peak=nothing,
-            graph=nothing,
         )
+
+    def writing(self, windows: int, length: int) -> Line:
+        """Return what a model's own text takes, by the cost of a step of writing in passes."""
+        return Line(0.0, writing_passes(windows, length) * self.fast_passes.slope)
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
         """Return what a stage that trains takes: its teacher reads, and its model learns."""

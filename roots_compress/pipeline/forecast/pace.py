@@ -9,11 +9,12 @@ from functools import lru_cache
 
 import torch
 
+from roots_compress.models.device import Precision, autocast
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast.stand_ins import random_model, with_few_layers
 from roots_compress.stages.expected import ExpectedModel
 
-STEADY_SECONDS = 0.5
+STEADY_SECONDS = 0.25
 """How long a timing is repeated, at the least."""
 SHORT_SECONDS = 0.2
 """The same where somebody waits for it."""
@@ -46,28 +47,31 @@ def least_seconds(work: Callable[[], object], *, lasting: float | None = None) -
     return min(found)
 
 
-def pass_seconds(spec: ModelSpec, rows: int, length: int, *, lasting: float | None = None) -> float:
+def pass_seconds(
+    spec: ModelSpec, rows: int, length: int, *, precision: Precision = "no", lasting: float | None = None
+) -> float:
     """Return the seconds of a forward pass through a model's layers, of a model of random weights."""
     model = random_model(ExpectedModel(spec)).model
     ids = torch.arange(rows * length).remainder(spec.embeddings.vocabulary).view(rows, length)
     inputs = {"input_ids": ids} | ({} if spec.source is None else {"decoder_input_ids": ids})
-    with torch.no_grad():
+    with torch.no_grad(), autocast("cpu", precision):
         return least_seconds(lambda: model(**inputs, use_cache=False), lasting=lasting)
 
 
-def pace(spec: ModelSpec, *, threads: int) -> float:
+def pace(spec: ModelSpec, *, threads: int, precision: Precision = "no") -> float:
     """Return about how many seconds a token takes by a weight of a model's layers.
 
     One layer is timed, for less than a second, once for each model and number of threads.
     """
     torch.set_num_threads(threads)
     form = with_few_layers(spec, 1).with_embeddings(vocabulary=min(256, spec.embeddings.vocabulary))
-    return _pace(json.dumps(form.to_json()), threads)
+    return _pace(json.dumps(form.to_json()), threads, precision)
 
 
 @lru_cache
-def _pace(form: str, threads: int) -> float:
+def _pace(form: str, threads: int, precision: Precision) -> float:
     spec = ModelSpec.of_json(json.loads(form))
     weights = spec.body_parameters
     length = min(spec.max_positions, max(LEAST_TOKENS, min(MOST_TOKENS, int(OPERATIONS / weights))))
-    return pass_seconds(spec, 1, length, lasting=SHORT_SECONDS) / (length * weights)
+    seconds = pass_seconds(spec, 1, length, precision=precision, lasting=SHORT_SECONDS)
+    return seconds / (length * weights)

@@ -1,17 +1,16 @@
-"""What this machine takes for a run's work, measured for some seconds on models of a few layers.
+"""What this machine takes for a run's work, measured for a few seconds on a model of few layers.
 
-The models have the run's own shapes and text, and what is measured is the run's own code: a row that is made,
-exported, checked and evaluated; a stage that trains for a few steps; forward passes; the workloads that are
-timed. Two depths are measured, and the rest follows in proportion to weights: the layers are what differs
-between them. Where the vocabulary is large, a smaller one is in its place, its weights count as those of
-layers do, and what the logits of all tokens add is measured by itself. A training has the run's own.
+The model has the run's own shapes and text, and what is measured is the run's own code: a row that is made,
+exported, checked and evaluated; a stage that trains for a few steps; forward passes; text that is written;
+the workloads that are timed. The rest follows in proportion to weights: the layers are what differs. Where
+the vocabulary is large, a smaller one is in its place, and its weights count as those of layers do. What
+comparing the logits of all tokens takes is measured by itself. A training has the run's own vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,32 +19,41 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.calibration.own_text import AT_ONCE, writing_step
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe, StageConfig
+from roots_compress.evaluation.memory import peak_rss_bytes
 from roots_compress.events import Events
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.device import Precision, resolve_precision
 from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts, body, multiplied
 from roots_compress.pipeline.forecast.pace import least_seconds, pass_seconds
 from roots_compress.pipeline.forecast.probe_training import peak_bytes, training_costs
 from roots_compress.pipeline.forecast.stand_ins import StandIns, random_model, stand_in, with_few_layers
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
-from roots_compress.pipeline.runner import time_rows
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
 from roots_compress.runtime.onnx.graph_folder import find_graph
 from roots_compress.stages.expected import ExpectedModel
-from roots_compress.system.memory import resident_bytes
 from roots_compress.tasks.figures.perplexity import LOGITS_BYTES
+from roots_compress.tasks.figures.predictions import WIDENED_BYTES, Predictions, score_both
 
-SHALLOW, DEEP = 2, 6
-"""Layers of a stack that are measured: two, and more of them while they are small."""
-DEEP_WEIGHTS = 24_000_000
-"""Weights of the layers of the deeper model, about, where a model has more than two layers of them."""
-MOST_COPIES = 8
-"""Bytes of memory for one of weights, at the most: a model, a graph, what kernels lay out, and room."""
+DEEPEST = 6
+"""Layers of a stack that are measured, at the most."""
+DEEP_WEIGHTS = 7_000_000
+"""Weights of the layers that are measured, about, where a model has more than one layer of them."""
+ROW_SECONDS = 1.0
+"""What a row takes whatever the model, at the most: processes that are started, a tokenizer that is read."""
+READ_TOKENS = 1024
+"""Of held-out text that are read to time reading, about."""
+SCORED = 1 << 22
+"""Logits that are compared to time comparing, about."""
+COPIES = 2.0
+"""Bytes of memory for one of weights while a row is checked: a graph and a checkpoint, and room."""
+LOGITS_COPIES = 5
+"""The same for one of the logits that are held: of both, computed and kept, and room."""
 PASSED, LENGTH = 512, 256
 """Tokens of a forward pass that is timed, and of each window in it."""
 
@@ -71,10 +79,11 @@ class Probe:
         self._setting, self._tokenizer, self._whole = setting, tokenizer, whole
         self._folder, self._events = folder, events
         self._stand_ins = StandIns(setting.text.train)
-        self._made = 0
+        self._trainings = 0
+        self._written: dict[tuple[int, int], Line] = {}
         layers = max(1, whole.spec.body_parameters // len(whole.spec.layers))
-        deep = max(SHALLOW, min(DEEP, -(-DEEP_WEIGHTS // layers)))
-        self.depths = (SHALLOW if deep > SHALLOW else 1), deep
+        self.depth = max(1, min(DEEPEST, -(-DEEP_WEIGHTS // layers)))
+        self._small, self._few_tokens = self._stand_ins.few(whole.spec, tokenizer, self.depth)
 
     @cached_property
     def examples(self) -> int:
@@ -84,121 +93,87 @@ class Probe:
     @cached_property
     def costs(self) -> RowCosts:
         """What every row takes."""
-        # What a process does once, such as importing, is no part of a row.
-        self._row(self.depths[0], self._with_windows(1))
-        shallow, deeper = rows = [self._row(depth, self._few_windows) for depth in self.depths]
-        narrow = Line.through((0.0, 0.0), (multiplied(deeper.spec), self._example_seconds(deeper)))
-        more, held = self._with_all_tokens(narrow)
-        read = multiplied(self._cut(self.depths[1]))
-        times = [(body(row.spec), self._workloads(row.stage)) for row in rows]
-
-        def through(cost: Callable[[_Row], tuple[float, float]], steepest: float = math.inf) -> Line:
-            return Line.through(cost(shallow), cost(deeper), steepest=steepest)
-
-        costs = RowCosts(
-            fixed=through(
-                lambda row: (body(row.spec), row.seconds - row.examples * narrow.at(multiplied(row.spec)))
-            ),
-            example=Line.through((0.0, 0.0), (read, narrow.at(read) + more)),
-            workloads={
-                length: Line.through(*((weights, found[length]) for weights, found in times))
-                for length in times[-1][1]
-            },
-            opening=0.0,
-            peak=through(lambda row: (4.0 * row.spec.parameters, row.peak), MOST_COPIES).plus(held),
-            graph=through(
-                lambda row: (
-                    float(len(row.spec.layers)),
-                    float(row.stage.result.metrics.bytes - 4 * row.spec.parameters),
-                )
-            ),
+        evaluation = self._setting.recipe.evaluation
+        windows = min(evaluation.windows, max(1, READ_TOKENS // evaluation.block_size))
+        setting = self._with_windows(windows)
+        row = self._row(setting)
+        reading, places, choices = self._reading(row, setting)
+        few, every = self._small.embeddings.vocabulary, self._whole.spec.embeddings.vocabulary
+        run_choices = every if choices == few else choices
+        comparing = places * run_choices * _comparing_seconds(run_choices)
+        read = row.examples * (reading + comparing * choices / run_choices)
+        weights, seconds = body(self._small), max(0.0, row.seconds - read)
+        workloads, opening = self._workloads(row.stage)
+        base = row.peak - COPIES * 4.0 * self._small.parameters
+        fixed = Line.through((0.0, min(ROW_SECONDS, seconds)), (weights, seconds))
+        return RowCosts(
+            fixed=fixed.raised(self._lacking),
+            example=Line(comparing, reading / multiplied(self._small)),
+            workloads={length: self._by_body(each) for length, each in workloads.items()},
+            opening=opening,
+            peak=Line(max(0.0, base) + self._logits_bytes, COPIES),
         )
-        began = time.perf_counter()
-        once = self._setting.recipe.evaluation.model_copy(update={"repeats": 1})
-        recipe = self._setting.recipe.model_copy(update={"evaluation": once})
-        time_rows([deeper.stage], replace(self._setting, recipe=recipe), self._events, "timing")
-        spent = time.perf_counter() - began
-        stored, lacking = self._lacking
-        return replace(
-            costs,
-            fixed=costs.fixed.raised(stored),
-            workloads={length: line.raised(lacking) for length, line in costs.workloads.items()},
-            opening=max(0.0, spent - costs.timing(body(deeper.spec), repeats=1)),
-        )
-
-    @property
-    def _lacking(self) -> tuple[float, float]:
-        """The weights that a smaller vocabulary lacks: in all, and of those that a token is multiplied by."""
-        whole, few = self._cut(1), self._few(1)[0]
-        return float(whole.parameters - few.parameters), multiplied(whole) - multiplied(few)
 
     @cached_property
     def passes(self) -> Line:
         """Seconds of one token in a forward pass through the layers, by their weights."""
-        length = min(LENGTH, self._whole.spec.max_positions)
-        rows = max(1, PASSED // length)
-        cut = [self._few(depth)[0] for depth in self.depths]
-        few, many = ((body(spec), pass_seconds(spec, rows, length) / (rows * length)) for spec in cut)
-        return Line.through(few, many).raised(self._lacking[1])
+        return self._pass_line("no")
+
+    @cached_property
+    def fast_passes(self) -> Line:
+        """The same in the precision that the device multiplies fastest."""
+        precision = resolve_precision("auto", self._setting.device)
+        return self.passes if precision == "no" else self._pass_line(precision)
+
+    def writing(self, windows: int, length: int) -> Line:
+        """Return the seconds in which a model writes so many windows, by the weights of its layers."""
+        if not windows:
+            return Line(0.0, 0.0)
+        if (windows, length) not in self._written:
+            step = writing_step(random_model(ExpectedModel(self._small)), min(windows, AT_ONCE), length)
+            steps = length * math.ceil(windows / AT_ONCE)
+            self._written[windows, length] = self._by_body(steps * least_seconds(step))
+        return self._written[windows, length]
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
         """Measure a stage that trains; see `training_costs`."""
-        folder = self._folder / f"training{self._made}"
-        self._made += 1
-        return training_costs(
-            self._setting, self._tokenizer, config, before, self.depths, folder, self._events
-        )
+        folder = self._folder / f"training{self._trainings}"
+        self._trainings += 1
+        depths = [*dict.fromkeys(min(depth, len(before.spec.layers)) for depth in (1, self.depth))]
+        if depths[-1] == len(before.spec.layers):
+            depths = depths[-1:]  # The whole model: there is nothing to extend a line to.
+        return training_costs(self._setting, self._tokenizer, config, before, depths, folder, self._events)
 
-    def _row(self, depth: int, setting: Setting) -> _Row:
+    def _row(self, setting: Setting) -> _Row:
         """Make a row of a model of few layers and tokens, as a run makes its first."""
-        spec, tokenizer = self._few(depth)
-        model = self._folder / f"model{depth}"
-        if not model.exists():
-            save_checkpoint(stand_in(spec, tokenizer), model)
+        model = self._folder / "model"
+        save_checkpoint(stand_in(self._small, self._few_tokens), model)
         recipe: Recipe = setting.recipe.model_copy(update={"model": model})
         setting = replace(setting, recipe=recipe)
         ((step, key),) = keys_of(setting)
-        self._made += 1
-        with RunFolder.open(self._folder / f"run{self._made}") as run, peak_bytes() as peak:
+        examples = len(setting.held_out.examples(self._few_tokens).input_ids)
+        with RunFolder.open(self._folder / "run") as run, peak_bytes() as peak:
             began = time.perf_counter()
             stage = make_stage(run, 0, step, key, None, setting, self._events)
             seconds = time.perf_counter() - began
-        examples = len(setting.held_out.examples(tokenizer).input_ids)
-        return _Row(spec, tokenizer, stage, seconds, examples, peak[0])
-
-    def _cut(self, depth: int) -> ModelSpec:
-        return with_few_layers(self._whole.spec, depth)
-
-    def _few(self, depth: int) -> tuple[ModelSpec, PreTrainedTokenizerFast]:
-        return self._stand_ins.few(self._whole.spec, self._tokenizer, depth)
-
-    def _with_all_tokens(self, narrow: Line) -> tuple[float, float]:
-        """Measure what the run's own vocabulary adds: the logits of a text are scored and held.
-
-        Args:
-            narrow: seconds of an example by the weights that a token is multiplied by, of few tokens.
-
-        Returns:
-            seconds of an example and bytes of memory that all tokens add.
-        """
-        spec = self._cut(1)
-        if not any(self._lacking):
-            return 0.0, 0.0
-        task, examples = self._setting.task, self._few_windows.held_out.examples(self._tokenizer)
-        engine = task.serve_model(random_model(ExpectedModel(spec)))
-        with peak_bytes() as peak:
-            before, began = resident_bytes() or 0, time.perf_counter()
-            task.measure(engine, examples, original=engine)
-            seconds = time.perf_counter() - began
-        more = seconds / len(examples.input_ids) - narrow.at(multiplied(spec))
-        return max(0.0, more), max(0.0, peak[0] - before)
+        return _Row(stage, seconds, examples, peak[0])
 
     @cached_property
-    def _few_windows(self) -> Setting:
-        """The setting of a run with few held-out windows: more than are read at a time, which fill memory."""
-        evaluation = self._setting.recipe.evaluation
-        logits_bytes = 4 * self._whole.spec.embeddings.vocabulary * evaluation.block_size
-        return self._with_windows(min(evaluation.windows, max(2, 2 * LOGITS_BYTES // logits_bytes)))
+    def _lacking(self) -> float:
+        """The weights that a smaller vocabulary lacks."""
+        whole = with_few_layers(self._whole.spec, self.depth)
+        return float(whole.parameters - self._small.parameters)
+
+    def _by_body(self, cost: float) -> Line:
+        """Return a cost of the small model by the weights of layers, where every token has the run's head."""
+        slope = cost / multiplied(self._small)
+        whole = self._whole.spec
+        return Line(slope * (multiplied(whole) - body(whole)), slope)
+
+    def _pass_line(self, precision: Precision) -> Line:
+        length = min(LENGTH, self._whole.spec.max_positions)
+        rows = max(1, PASSED // length)
+        return self._by_body(pass_seconds(self._small, rows, length, precision=precision) / (rows * length))
 
     def _with_windows(self, windows: int) -> Setting:
         """Return the setting of a run that measures its model alone, on so many held-out windows."""
@@ -214,35 +189,67 @@ class Probe:
         held_out = HeldOut(recipe, self._setting.text, self._setting.task)
         return replace(self._setting, recipe=recipe, held_out=held_out)
 
-    def _example_seconds(self, row: _Row) -> float:
-        """Return the seconds in which a graph and its checkpoint read one example."""
-        task, examples = self._setting.task, self._few_windows.held_out.examples(row.tokenizer)
-        engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
-        model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
-        spent = least_seconds(lambda: task.measure(engine, examples, original=model))
-        return spent / len(examples.input_ids)
+    def _reading(self, row: _Row, setting: Setting) -> tuple[float, float, int]:
+        """Measure how a graph and its checkpoint read examples.
 
-    def _workloads(self, stage: CommittedStage) -> dict[int, float]:
-        """Return the seconds of a graph's workloads at each context."""
-        task, evaluation = self._setting.task, self._setting.recipe.evaluation
-        engine = task.open_graph(find_graph(stage.onnx), threads=self._setting.threads, provider="cpu")
-        lengths = task.lengths(
-            evaluation.contexts, decode_tokens=evaluation.decode_tokens, longest=engine.max_context
-        )
-        tokens = np.random.default_rng(0).integers(
-            engine.vocab_size, size=(1, max(lengths) + evaluation.decode_tokens)
-        )
-        decoded = evaluation.decode_tokens
-        return {
+        Returns:
+            the seconds of an example, and of what is then compared: the places of an example, and the logits
+            of a place. Where nothing is predicted, comparing is a part of reading.
+        """
+        task, examples = setting.task, setting.held_out.examples(self._few_tokens)
+        engine = task.open_graph(find_graph(row.stage.onnx), threads=setting.threads, provider="cpu")
+        model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
+        if not task.predicts:
+            spent = least_seconds(lambda: task.measure(engine, examples, original=model))
+            return spent / row.examples, 0.0, 1
+        read: list[Predictions] = []
+
+        def predict() -> None:
+            read[:] = task.predictions(model, examples)
+            for _ in task.predictions(engine, examples):
+                pass
+
+        spent = least_seconds(predict)
+        places = sum(len(part.targets) for part in read)
+        return spent / row.examples, places / row.examples, read[0].logits.shape[1]
+
+    @property
+    def _logits_bytes(self) -> float:
+        """Bytes of memory for the logits that are held and compared while examples are read."""
+        evaluation, spec = self._setting.recipe.evaluation, self._whole.spec
+        if not spec.predicts_tokens:
+            return 0.0
+        example = 4 * spec.embeddings.vocabulary * evaluation.block_size
+        held = min(example * evaluation.windows, max(example, LOGITS_BYTES))
+        return float(LOGITS_COPIES * (held + WIDENED_BYTES))
+
+    def _workloads(self, stage: CommittedStage) -> tuple[dict[int, float], float]:
+        """Return the seconds of a graph's workloads at each context, and of a process that opens it."""
+        setting, evaluation = self._setting, self._setting.recipe.evaluation
+        task, decoded = setting.task, evaluation.decode_tokens
+        engine = task.open_graph(find_graph(stage.onnx), threads=setting.threads, provider="cpu")
+        lengths = task.lengths(evaluation.contexts, decode_tokens=decoded, longest=engine.max_context)
+        tokens = np.random.default_rng(0).integers(engine.vocab_size, size=(1, max(lengths) + decoded))
+        found = {
             length: least_seconds(partial(task.run_workloads, engine, tokens, length, decoded))
             for length in lengths
         }
+        began = time.perf_counter()
+        peak_rss_bytes(stage.onnx, context=lengths[0], decode_tokens=decoded, threads=setting.threads)
+        return found, max(0.0, time.perf_counter() - began - found[lengths[0]])
+
+
+def _comparing_seconds(choices: int) -> float:
+    """Return the seconds in which a logit is compared with another model's, of so many choices."""
+    count = max(1, SCORED // choices)
+    places = np.arange(count)
+    logits = np.random.default_rng(0).standard_normal((count, choices), dtype=np.float32)
+    part = Predictions(logits, places % choices, places)
+    return least_seconds(lambda: score_both([part], [part], count=count)) / logits.size
 
 
 @dataclass(frozen=True)
 class _Row:
-    spec: ModelSpec
-    tokenizer: PreTrainedTokenizerFast
     stage: CommittedStage
     seconds: float
     examples: int

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 from transformers import PreTrainedTokenizerFast
 
@@ -26,7 +25,7 @@ from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import forget_peak
 from roots_compress.training.memory import hand_back_free_memory
 
-FEW_STEPS, MOST_STEPS = 4, 16
+FEW_STEPS, MOST_STEPS = 6, 16
 """Of a training; the first is longer than the others, and is not counted."""
 MOST_COPIES = 32
 """Bytes of memory for one of weights, at the most: optimizer, gradients, activations, and room."""
@@ -62,7 +61,7 @@ def training_costs(
             work=folder / str(depth),
             events=Events(*events.sinks, heard),
             export=setting.recipe.export,
-            new=True,  # A further `train` is judged too, which takes little.
+            new=True,  # Otherwise a further `train` is judged here, which `expect` counts.
         )
         context.work.mkdir(parents=True)
         checkpoint = stand_in(cut.spec, tokenizer)
@@ -127,6 +126,6 @@ class _Steps:
 
     @property
     def usual(self) -> float:
-        """Median seconds of a step, without the first; 0 where there was no other."""
+        """Least seconds of a step, without the first; 0 where there was no other. See `least_seconds`."""
         ended = [*self._ended.values()]
-        return median(after - before for before, after in pairwise(ended)) if ended[1:] else 0.0
+        return min(after - before for before, after in pairwise(ended)) if ended[1:] else 0.0

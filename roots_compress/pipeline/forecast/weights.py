@@ -20,8 +20,8 @@ from roots_compress.pipeline.forecast.costs import Line
 from roots_compress.pipeline.forecast.stand_ins import with_few_layers
 from roots_compress.stages.expected import ExpectedModel
 
-DEPTHS = 1, 2
-"""Layers of a stack of the graphs that tell what a graph takes besides its weights."""
+DEPTHS, TOKENS = (1, 2), 256
+"""Layers of a stack of the graphs that tell what a graph takes besides its weights; their tokens, at most."""
 
 
 def weight_bytes(model: ExpectedModel) -> int:
@@ -38,6 +38,8 @@ def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
     points = []
     for depth in DEPTHS:
         spec = with_few_layers(model.spec, depth)
+        if spec.source is None:  # Otherwise its decoder names the first token by its number.
+            spec = spec.with_embeddings(vocabulary=min(TOKENS, spec.embeddings.vocabulary))
         made = _made(ExpectedModel(spec, _fitting(model, spec), model.weight_bytes), make_model)
         with temporary_folder() as folder:
             write_graph(made, folder.resolve(), portable=portable)

@@ -119,7 +119,8 @@ class PruneStage(Stage[PruneConfig]):
 
     def expect(self, config: PruneConfig, before: ExpectedModel | None) -> Expected:
         """Return the shape that ratios ask for, or the likeliest that meets a target."""
-        from roots_compress.stages.prune.expected_cost import phases_of
+        from roots_compress.stages.prune.expected_cost import FAST_CUTTING, phases_of
+        from roots_compress.training.further import judging_passes
 
         assert before is not None
         spec = before.spec
@@ -130,9 +131,15 @@ class PruneStage(Stage[PruneConfig]):
             planned_spec(config, spec), certain=config.target is None and config.uniform and before.certain
         )
         tokens = (windows + config.own_windows) * length
+        phases = phases_of(config, windows, length)
+        del phases["writing text"]
+        fast = FAST_CUTTING * tokens
+        judging = 0.0 if config.recovery is None else judging_passes(config.recovery.training)
         return Expected(
             made,
-            passes=sum(phases_of(config, windows, length).values()),
+            passes=sum(phases.values()) - fast + judging,
+            fast_passes=fast,
+            writes=(config.own_windows, length),
             held_bytes=FLOAT_BYTES * tokens * spec.width,
         )
 

@@ -16,6 +16,7 @@ from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, least
 from roots_compress.stages.sparsify.plan import make_plan
+from roots_compress.tasks.figures.figures import percent
 from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
@@ -47,11 +48,14 @@ class SparsifyStage(Stage[SparsifyConfig]):
 
     def expect(self, config: SparsifyConfig, before: ExpectedModel | None) -> Expected:
         """Count the measurements: the dense model, each layer by itself, and those of the bisection."""
+        from roots_compress.training.further import judging_passes
+
         assert before is not None
         plan = make_plan(config, before.spec)
         layers, length = len(plan.places), min(config.calibration.block_size, plan.max_positions)
         models = layers * max(1.0, math.log2(max(2, plan.blocks_of(length) / config.fewest)))
         measured = 2 if config.blocks is not None else 2 + layers + math.ceil(math.log2(models + 1))
+        judging = 0.0 if config.adaptation is None else judging_passes(config.adaptation.training)
         sparse = changed(before.spec, max_positions=plan.max_positions)
         for place in plan.places:
             op = sparse.op(place)
@@ -59,7 +63,7 @@ class SparsifyStage(Stage[SparsifyConfig]):
             sparse = sparse.with_op(place, changed(op, sparse=blocks))
         return Expected(
             replace(before, spec=sparse, certain=before.certain and config.blocks is not None),
-            passes=measured * config.calibration.windows * length,
+            passes=measured * config.calibration.windows * length + judging,
         )
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
@@ -67,14 +71,16 @@ class SparsifyStage(Stage[SparsifyConfig]):
         blocks, before, after = (
             notes.get(key) for key in ("blocks", "dense_perplexity", "sparse_perplexity")
         )
-        if not (isinstance(blocks, list) and isinstance(before, float) and isinstance(after, float)):
+        if not (isinstance(before, float) and isinstance(after, float) and before > 0):
+            return None
+        if not isinstance(blocks, list):
             return None
         given = [each for each in blocks if isinstance(each, int)]
         if not given:
             return "Every layer stays dense: the bound on perplexity allows no fewer blocks"
         few, many = min(given), max(given)
         number = f"{few}" if few == many else f"{few} to {many}"
-        lost = f"{after / before - 1:+.1%}"
+        lost = percent(after / before)
         harm = harm_in(notes.get("adaptation"), "Adaptation")
         return (
             f"Of {notes.get('window_blocks')} blocks of {notes.get('size')} keys, a query reads {number} in"

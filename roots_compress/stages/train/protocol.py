@@ -55,7 +55,11 @@ class TrainStage(MakerStage[TrainConfig]):
         return least(parameters, parameters, trained_on=device)
 
     def expect(self, config: TrainConfig, before: ExpectedModel | None) -> Expected:
-        return Expected(ExpectedModel(_planned_spec(config)) if before is None else before)
+        from roots_compress.training.further import judging_passes
+
+        if before is None:
+            return Expected(ExpectedModel(_planned_spec(config)))
+        return Expected(before, passes=judging_passes(config.training))
 
     def in_small(self, config: TrainConfig, small: Small) -> TrainConfig:
         """Let a new model have few layers."""

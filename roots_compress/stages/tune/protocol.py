@@ -49,9 +49,12 @@ class TuneStage(Stage[TuneConfig]):
         return least(parameters, parameters, trained_on=device)
 
     def expect(self, config: TuneConfig, before: ExpectedModel | None) -> Expected:
+        from roots_compress.training.further import judging_passes
+
         assert before is not None
         answering = 2 if config.teacher is None else 3
-        return Expected(before, passes=DECODED * answering * config.answers * config.answer_tokens)
+        answers = DECODED * answering * config.answers * config.answer_tokens
+        return Expected(before, passes=answers + judging_passes(config.training))
 
     def in_small(self, config: TuneConfig, small: Small) -> TuneConfig:
         """Let the teacher have few layers, and the answers few tokens."""
