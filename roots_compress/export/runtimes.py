@@ -70,7 +70,8 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
         return ours, ("optimum cannot load this graph: it feeds keys and values, and no other state",)
     if has_int8_cache(config):
         return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
-    if len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:
+    caches = "decoder" in config.spec.stacks
+    if caches and len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:
         return ours, ("optimum cannot load this graph: its layers' caches differ in shape",)
     document = _in_familys_words(plain, dtype)
     if document is None:
@@ -78,7 +79,8 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     width = attentions[0].head_dim
     taken = config.hidden_size // attentions[0].heads
     obstacles: tuple[str, ...] = ()
-    if config.spec.source is None and width != taken and document["model_type"] not in STATED_HEAD_SIZE:
+    sized = caches and config.spec.source is None
+    if sized and width != taken and document["model_type"] not in STATED_HEAD_SIZE:
         obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
     return {**document, OURS: ours}, obstacles
 

@@ -323,3 +323,11 @@ def test_a_checkpoint_of_ours_keeps_the_dense_layer(labse: Path, tmp_path: Path)
     with torch.no_grad():
         vectors = [each.model(ids_BT, attention_mask=mask_BT).last_hidden_state for each in (before, after)]
     torch.testing.assert_close(*vectors)
+
+
+def test_a_graph_without_caches_is_one_that_optimum_loads(tmp_path: Path) -> None:
+    """Whatever the size of its heads, which optimum takes for caches alone."""
+    source = save_source(source_model("qwen3", head_dim=16), tmp_path / "source")
+    describe(source, "last", TRANSFORMER, POOLING)
+    assert "optimum cannot" not in roots("export", source, "--out", tmp_path / "graph")
+    assert json.loads((tmp_path / "graph" / "config.json").read_text())["model_type"] == "qwen3"
