@@ -11,7 +11,7 @@ from roots_compress.families.decoder import Shape, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import Shared, with_shared
-from roots_compress.families.rope import ORIGINAL, longrope, read_rope, rope_of
+from roots_compress.families.rope import DEFAULT_THETA, ORIGINAL, longrope, read_rope, rope_of
 from roots_compress.families.routed import NAMES as ROUTED_NAMES
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import is_positive
@@ -41,7 +41,6 @@ def read_latent(
     plain: int = 128,
     turned: int = 64,
     values: int | None = 128,
-    theta: float = 10000.0,
     **defaults: Any,
 ) -> tuple[Shape, Attention]:
     """Take the numbers of a configuration, and return them with its attention.
@@ -53,7 +52,6 @@ def read_latent(
         plain: the default of the channels of a query or key that positions do not turn.
         turned: of those that they turn.
         values: of those of values; None, which a configuration may say too, for hidden size over heads.
-        theta: the default of the positions' base.
         defaults: of the family, as `read_shape` takes them.
     """
     turned, own = switches.number(TURNED, turned), switches.number(PLAIN, plain)
@@ -79,7 +77,7 @@ def read_latent(
             "are not supported"
         )
     bias = switches.flag("attention_bias", False)
-    rope = _rope(switches, turned, shape.max_positions, theta)
+    rope = _rope(switches, turned, shape.max_positions)
     return shape, Attention(
         heads=shape.heads,
         kv_heads=shape.heads,
@@ -92,7 +90,7 @@ def read_latent(
     )
 
 
-def _rope(switches: Switches, turned: int, max_positions: int, theta: float) -> Rope:
+def _rope(switches: Switches, turned: int, max_positions: int) -> Rope:
     """Take the rotary positions, LongRoPE's among them."""
     for key, other in (KEYS, KEYS[::-1]):
         given = switches.said(key, None)
@@ -101,7 +99,7 @@ def _rope(switches: Switches, turned: int, max_positions: int, theta: float) -> 
         switches.same(other, given, {})
         switches.take(key)
         parameters = {name: each for name, each in given.items() if name not in ("rope_type", "type")}
-        base = parameters.pop("rope_theta", switches.take("rope_theta", theta))
+        base = parameters.pop("rope_theta", switches.take("rope_theta", DEFAULT_THETA))
         original = parameters.pop(ORIGINAL, None)
         switches.same(ORIGINAL, original)
         if not is_positive(base) or type(original) is not int or original < 1:
@@ -112,7 +110,7 @@ def _rope(switches: Switches, turned: int, max_positions: int, theta: float) -> 
         if parameters:
             switches.refuse(f"{key} has the key {min(parameters)!r}, which LongRoPE does not have")
         return Rope(theta=float(base), scaling=scaling)
-    return rope_of(switches, read_rope(switches, theta=theta))
+    return rope_of(switches, read_rope(switches))
 
 
 def _scale(width: int, rope: Rope) -> float | None:

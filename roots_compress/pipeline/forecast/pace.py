@@ -12,7 +12,6 @@ import torch
 from roots_compress.models.device import Precision, autocast
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast.stand_ins import random_model, with_few_layers
-from roots_compress.stages.expected import ExpectedModel
 
 STEADY_SECONDS = 0.25
 """How long a timing is repeated, at the least."""
@@ -51,7 +50,7 @@ def pass_seconds(
     spec: ModelSpec, rows: int, length: int, *, precision: Precision = "no", lasting: float | None = None
 ) -> float:
     """Return the seconds of a forward pass through a model's layers, of a model of random weights."""
-    model = random_model(ExpectedModel(spec)).model
+    model = random_model(spec).model
     ids = torch.arange(rows * length).remainder(spec.embeddings.vocabulary).view(rows, length)
     inputs = {"input_ids": ids} | ({} if spec.source is None else {"decoder_input_ids": ids})
     with torch.no_grad(), autocast("cpu", precision):

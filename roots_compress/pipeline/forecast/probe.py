@@ -130,7 +130,7 @@ class Probe:
         if not windows:
             return Line(0.0, 0.0)
         if (windows, length) not in self._written:
-            step = writing_step(random_model(ExpectedModel(self._small)), min(windows, AT_ONCE), length)
+            step = writing_step(random_model(self._small), min(windows, AT_ONCE), length)
             steps = length * math.ceil(windows / AT_ONCE)
             self._written[windows, length] = self._by_body(steps * least_seconds(step))
         return self._written[windows, length]

@@ -20,7 +20,6 @@ from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import Layer, ModelSpec
-from roots_compress.stages.expected import ExpectedModel
 
 VOCABULARY = 4096
 """Tokens of a vocabulary in small, where the whole one is larger."""
@@ -43,18 +42,17 @@ def _different(layers: tuple[Layer, ...], count: int) -> list[int]:
     return sorted([*firsts, *others][:count])
 
 
-def random_model(expected: ExpectedModel, *, seed: int = 0) -> RootsWithHead:
+def random_model(spec: ModelSpec) -> RootsWithHead:
     """Return a model of random weights, in eval mode."""
-    config = RootsConfig(spec=expected.spec)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: RootsWithHead = make_model(config).eval()
+        torch.manual_seed(0)
+        model: RootsWithHead = make_model(RootsConfig(spec=spec)).eval()
     return model
 
 
 def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> Checkpoint:
     """Return a checkpoint of random weights with a tokenizer of its vocabulary."""
-    model = random_model(ExpectedModel(spec))
+    model = random_model(spec)
     for name in TOKEN_IDS:
         setattr(model.config, name, getattr(tokenizer, name))
     return Checkpoint(model, tokenizer)

@@ -140,7 +140,6 @@ def held_against_gradients(
     costs: Sequence[LayerCosts],
     windows: PackedWindows,
     *,
-    seed: int = 0,
     device: str,
     events: Events,
 ) -> list[LayerCosts]:
@@ -150,8 +149,6 @@ def held_against_gradients(
     hold most of an error, and hardly move the predictions, and where heads matter the gradients are large. To
     second order a change `D` of the weights costs the mean of `(g D x)^2 / 2` over tokens, with both of one
     token: the empirical curvature that K-FAC splits in two. One cut of each projection is judged so.
-
-    `seed` draws the labels that make the gradients' second moment the Fisher information.
 
     Raises:
         StageError: the loss is NaN or infinite.
@@ -169,7 +166,8 @@ def held_against_gradients(
         moved_T = (trial.lost(inputs_TC) * gradient_TW).sum(dim=-1)
         judged[name] += float(moved_T.double().square().sum()) / (2 * read)
 
-    labels = torch.Generator().manual_seed(seed)
+    # Labels that the model draws make the gradients' second moment the Fisher information.
+    labels = torch.Generator().manual_seed(0)
     with bar(events, "taking gradients") as progress:
         observe_gradients(
             model, windows, list(judged), observer, sampled=labels, device=device, progress=progress
