@@ -146,6 +146,9 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("shots"), help="folder of the pictures")
     parser.add_argument("--top", type=int, help="pixels of each page that a picture shows; default: all")
     arguments = parser.parse_args()
+    for page in arguments.pages:
+        if not page.is_file():
+            sys.exit(f"{page} is no page: name a report.html")
     if chromium() is None:
         sys.exit("Chromium is not installed: apt-get install chromium")
     arguments.to.mkdir(parents=True, exist_ok=True)

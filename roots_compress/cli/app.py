@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -63,23 +64,48 @@ class RootsGroup(HelpfulGroup):
             output.fail(error)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
-            output.fail(
-                missing_folder(error)
-                or StageError(
-                    f"the system refused it: {error.strerror or error}",
-                    where=os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None,
-                    remedy="Check the path, its permissions and the room on its disk.",
-                )
-            )
+            output.fail(missing_folder(error) or _refusal(error))
             raise typer.Exit(StageError.exit_code) from None
         except Interrupted as interruption:
-            from roots_compress.events import Error
+            self._end_interrupted(ctx, output, interruption)
+        except Exception as error:
+            # A library that an interruption breaks into, as while it is imported, may say so in its own way.
+            if (before := _interruption_before(error)) is None:
+                raise
+            self._end_interrupted(ctx, output, before)
 
-            output.end_display(failed=True)
-            message = f"interrupted: {WHAT_IS_KEPT.get(ctx.invoked_subcommand, NOTHING_KEPT)}"
-            warn(f"\n{message}")
-            output.report(Error(message, None, None, interruption.exit_code))
-            raise typer.Exit(interruption.exit_code) from None
+    def _end_interrupted(self, ctx: Any, output: Output, interruption: Interrupted) -> NoReturn:
+        """Say what is kept, and leave with the signal's exit code."""
+        from roots_compress.events import Error
+
+        output.end_display(failed=True)
+        message = f"interrupted: {WHAT_IS_KEPT.get(ctx.invoked_subcommand, NOTHING_KEPT)}"
+        warn(f"\n{message}")
+        output.report(Error(message, None, None, interruption.exit_code))
+        raise typer.Exit(interruption.exit_code) from None
+
+
+def _interruption_before(error: BaseException | None) -> Interrupted | None:
+    """Return the interruption that an error came of; None where there was none."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _refusal(error: OSError) -> StageError:
+    """Return what to tell of an error of the system that nothing else explains."""
+    if error.filename is None:
+        try:
+            Path.cwd()
+        except OSError as gone:  # transformers asks for it when it is imported.
+            return StageError(
+                f"the current folder cannot be found: {gone.strerror}", remedy="Change to one that exists."
+            )
+    return StageError(
+        f"the system refused it: {error.strerror or error}",
+        where=os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None,
+        remedy="Check the path, its permissions and the room on its disk.",
+    )
 
 
 app = typer.Typer(
@@ -179,6 +205,11 @@ def main() -> None:
         if left_behind():
             os._exit(code if isinstance(code, int) else int(code is not None))
         raise SystemExit(code) from None
+    finally:
+        # Python still takes modules and threads down, where an exception could only be printed.
+        for number in ENDINGS:
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, end_at_once)
 
 
 def _one_of_several(here: Launched) -> None:

@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -54,6 +55,27 @@ def interruptible(work: Callable[[], Result]) -> Result:
 def left_behind() -> bool:
     """Return whether a call goes on that nobody waits for: an ordinary exit could end in an abort."""
     return any(thread.is_alive() for thread in _running)
+
+
+@contextmanager
+def starting_processes() -> Iterator[None]:
+    """Let processes that are started in the block hold Ctrl-C back, until they unblock it.
+
+    A terminal sends it to every process. One that still imports would write a traceback beside the message of
+    the process that started it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # As it starts with the first of them, it unblocks Ctrl-C.
+    # What this thread blocks, another one of this process hears: here Ctrl-C is not held back.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def end_at_second_signal(endings: Container[int]) -> None:

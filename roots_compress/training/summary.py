@@ -31,7 +31,7 @@ class Judged:
     def in_words(self, who: str) -> str:
         """Say that a training did no good, without a full stop at the end."""
         return (
-            f"{who} made the model no better (loss {self.after:.4f} against {self.before:.4f} on "
+            f"{who} made the model no better (loss {self.after:.4g} against {self.before:.4g} on "
             f"{self.windows} windows of training text that it did not read): the weights from before are kept"
         )
 

@@ -167,7 +167,7 @@ def test_a_current_folder_that_is_gone_is_told(commands: Commands, tmp_path: Pat
     for arguments, told in (
         (["import", model, "--out", "out"], "No such file or directory"),
         (["quantize", "model"], "'model' does not exist"),
-        (["doctor"], "No such file or directory"),
+        (["doctor"], "the current folder cannot be found: No such file or directory"),
         (["init"], "No such file or directory"),
     ):
         (tmp_path / "gone").mkdir()

@@ -223,14 +223,12 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file whole, or leave none."""
-    with _told(path), path.open("x", encoding="utf-8") as file:
-        try:
-            file.write(text)
-            file.flush()
-        except OSError:
-            path.unlink()  # an empty recipe would be in the way of the next try
-            raise
+    """Write a new file whole, or leave none: an empty recipe would be in the way of the next try."""
+    from roots_compress.io.atomic import write_text
+
+    _refuse_existing(path)  # Another program may have made it meanwhile.
+    with _told(path):
+        write_text(path, text)
 
 
 @contextmanager

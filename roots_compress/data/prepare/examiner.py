@@ -32,6 +32,7 @@ from roots_compress.data.prepare.filters import (
 from roots_compress.data.prepare.minhash import MinHash
 from roots_compress.data.prepare.words import Hashes, WordHashes, plain_words, runs
 from roots_compress.errors import StageError
+from roots_compress.system.background import starting_processes
 
 BATCH_CHARACTERS = 1 << 18
 """Of the texts that are sent to a process at a time."""
@@ -151,7 +152,8 @@ def examining(examiner: Examiner, held_out: Hashes, processes: int) -> Iterator[
     def examine(texts: Iterable[str]) -> Iterator[Examined]:
         waiting: deque[Future[list[Examined]]] = deque()
         for batch in _batches(texts):
-            waiting.append(pool.submit(_examine, batch))
+            with starting_processes():
+                waiting.append(pool.submit(_examine, batch))
             if len(waiting) > WAITING * processes:
                 yield from waiting.popleft().result()
         while waiting:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
+from roots_compress.system.background import starting_processes
 from roots_compress.training.interrupts import ENDINGS
 
 
@@ -27,9 +28,15 @@ class Followers:
         from torch.multiprocessing.spawn import start_processes
 
         # A fresh interpreter: a forked copy of a process with threads may hang.
-        context = start_processes(
-            _follow, (self._size, self._port), self._size - 1, join=False, daemon=True, start_method="spawn"
-        )
+        with starting_processes():
+            context = start_processes(
+                _follow,
+                (self._size, self._port),
+                self._size - 1,
+                join=False,
+                daemon=True,
+                start_method="spawn",
+            )
         assert context is not None
         self._processes = context.processes
         return self
@@ -88,3 +95,5 @@ def _leave_signals_to(parent: int) -> None:
 
     for number in ENDINGS:
         signal.signal(number, heard)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)

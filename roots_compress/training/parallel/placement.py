@@ -108,9 +108,8 @@ class Replicas(Copies):
         super().__init__(step, team, device, apart)
         # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
         # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
-        # Where micro-batches must stay whole, they are not all alike.
         with autocast(device, precision):
-            unused = step.objective.whole_micro_batches or self._leaves_some_unused(first)
+            unused = self._leaves_some_unused(first)
         self.wrapped = nn.parallel.DistributedDataParallel(
             self.module, find_unused_parameters=unused, init_sync=False
         )
