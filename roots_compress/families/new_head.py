@@ -9,6 +9,7 @@ from typing import Any
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
+from roots_compress.families.text_encoder import LAST, read_config, written_config
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import ClassificationHead, LabelHead, ScoreHead, TokenClassificationHead
 from roots_compress.models.spec import ModelSpec
@@ -45,13 +46,17 @@ def labelled(spec: ModelSpec, names: Sequence[str], *, kind: str) -> ModelSpec:
     for family in FAMILIES.values():
         for each in found:
             with suppress(InputError, ValueError):
-                if family.read_config(Switches(family.write(each), family.model_type)) == each:
+                if read_config(family, Switches(written_config(family, each), family.model_type)) == each:
                     return each
     return found[0]
 
 
 def _forms(spec: ModelSpec, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the fields of heads that families have, the most common first."""
+    if kind != "token_classification" and any(each.causal for each in spec.attentions()):
+        # Only the last token of such a text has seen all of it.
+        yield {name: getattr(LAST, name) for name in ("pooling", "activation", "bias")}
+        return
     yield {}
     if kind != "token_classification":
         yield {"activation": "relu"}

@@ -13,15 +13,16 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.checkpoint import load_checkpoint, with_label_head
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.text_encoder import label_class
-from roots_compress.models.ops.heads import ClassificationHead, ScoreHead
-from tests.families.sources import each_family, save_source, source_config
+from roots_compress.models.ops.heads import ClassificationHead, ScoreHead, TextLabelHead
+from tests.families.sources import each_family, save_source, source_config, source_model
 from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.test_embedding import POOLING, TRANSFORMER, describe
 from tests.tasks.test_text_encoders import REFUSED, padded_tokens
 from tests.tiny import TEXT
 
@@ -124,3 +125,16 @@ def test_a_recipe_compresses_a_decoder_that_gives_labels(tmp_path: Path) -> None
     assert all(0 <= stage["accuracy"] <= 1 for stage in metrics["stages"])
     write_back(load_checkpoint(run / "02-prune" / "checkpoint"), "qwen2", tmp_path / "back")
     assert transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "back")
+
+
+@pytest.mark.parametrize("kind", ["classification", "score"])
+def test_a_model_that_makes_vectors_is_taught_labels_by_its_last_token(tmp_path: Path, kind: str) -> None:
+    source = save_source(source_model("qwen3"), tmp_path / "source")
+    describe(source, "mean", TRANSFORMER, POOLING)
+    names = NAMES if kind == "classification" else ("score",)
+    checkpoint = with_label_head(load_checkpoint(source), names, kind=kind, seed=0)
+    head = checkpoint.model.config.spec.head
+    assert isinstance(head, TextLabelHead)
+    assert (head.kind, head.pooling, head.activation, head.bias) == (kind, "last", None, False)
+    write_back(checkpoint, "qwen3", tmp_path / "back")
+    assert inspect_source(tmp_path / "back").spec == checkpoint.model.config.spec
