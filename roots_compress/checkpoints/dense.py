@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from roots_compress.checkpoints.sentence_transformers import dense_folders
+from roots_compress.checkpoints.sentence_transformers.modules import dense_folders
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError
 from roots_compress.io.atomic import system_errors

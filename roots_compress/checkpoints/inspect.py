@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from roots_compress.checkpoints.sentence_transformers import with_pooling
+from roots_compress.checkpoints.sentence_transformers.modules import refuse_apart, with_pooling
 from roots_compress.checkpoints.text_part import is_outer, parts_of, text_config, text_names
 from roots_compress.checkpoints.weight_files import (
     COPY_AGAIN,
@@ -126,6 +126,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     refuse_adapters(directory)
     config_path = directory / CONFIG
     if not config_path.exists():
+        refuse_apart(directory)
         ggufs = sorted(directory.glob("*.gguf"))
         wanted: str | Path = "the directory that holds config.json and model.safetensors, or a GGUF file"
         wanted = ggufs[0] if ggufs else wanted

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase, Sequence
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
@@ -146,6 +147,13 @@ def _without_prefix(rule: dict[str, Any] | None) -> dict[str, Any] | None:
     if rule and rule["type"] == "Sequence":
         return {**rule, "normalizers": [part for part in rule["normalizers"] if part["type"] != "Prepend"]}
     return None if rule and rule["type"] == "Prepend" else rule
+
+
+def lower_first(backend: Tokenizer) -> None:
+    """Make a tokenizer's texts lower case before all else, if none of its rules does so."""
+    rule = backend.normalizer
+    if rule is None or b'"Lowercase"' not in rule.__getstate__():
+        backend.normalizer = Sequence([Lowercase(), *([] if rule is None else [rule])])
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from transformers.utils import logging as transformers_logging
 from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
 from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
 from roots_compress.checkpoints.numbered_pieces import models_of_pieces, tokenizer_of_pieces
-from roots_compress.checkpoints.source_tokenizer import OPENS, SAVE_AGAIN, as_written, read_settings
+from roots_compress.checkpoints.sentence_transformers.settings import makes_lower_case
+from roots_compress.checkpoints.source_tokenizer import (
+    OPENS,
+    SAVE_AGAIN,
+    as_written,
+    lower_first,
+    read_settings,
+)
 from roots_compress.data.languages import set_target_tokenizer, target_tokenizer
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError, RootsError
@@ -34,9 +41,10 @@ CONFIG_KEYS = frozenset(
     """
     add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
     chat_template clean_up_tokenization_spaces do_lower_case errors extra_ids extra_special_tokens
-    keep_accents legacy model_input_names model_max_length offset padding_side remove_space sp_model_kwargs
-    spaces_between_special_tokens split_special_tokens src_lang strip_accents tgt_lang tokenize_chinese_chars
-    tokenizer_class truncation_side use_default_system_prompt
+    keep_accents legacy mask_token_sent model_input_names model_max_length offset padding_side
+    remove_space sp_model_kwargs spaces_between_special_tokens split_by_punct split_special_tokens
+    src_lang strip_accents tgt_lang tokenize_chinese_chars tokenizer_class truncation_side
+    use_default_system_prompt
     """.split()  # noqa: SIM905
 )
 """Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).
@@ -67,7 +75,10 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
         loaded = _loaded(aside, source.path, by_class=True)
         with _faults_told(aside, source.path):
-            return as_written(loaded, aside, source)
+            tokenizer = as_written(loaded, aside, source)
+        if makes_lower_case(source.path):
+            lower_first(tokenizer.backend_tokenizer)
+        return tokenizer
 
 
 def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:

@@ -14,7 +14,7 @@ from roots_compress.checkpoints.checkpoint import HEAD, Checkpoint, refuse_occup
 from roots_compress.checkpoints.dense import OURS as DENSE
 from roots_compress.checkpoints.dense import write_dense
 from roots_compress.checkpoints.inspect import CONFIG
-from roots_compress.checkpoints.sentence_transformers import write_modules
+from roots_compress.checkpoints.sentence_transformers.modules import write_modules
 from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError, did_you_mean
@@ -27,7 +27,7 @@ from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead, LmHead, TextLabelHead
+from roots_compress.models.ops.heads import EmbeddingHead, LabelHead, LmHead, TextLabelHead
 from roots_compress.models.spec import ModelSpec
 
 
@@ -93,10 +93,10 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
             back = as_text_encoder(back, head)
     except (InputError, ValueError) as error:
         raise _misfit(family, str(error)) from error
+    # In other files: `write_modules`.
     if isinstance(head, EmbeddingHead) and isinstance(back.head, EmbeddingHead):
-        # In other files: `write_modules`.
-        back = changed(back, head=head, max_positions=config.spec.max_positions)
-    if back.is_endless:
+        back = changed(back, head=head)
+    if back.is_endless or isinstance(back.head, EmbeddingHead | LabelHead):
         back = changed(back, max_positions=config.spec.max_positions)
     if back != config.spec:
         raise _misfit(family, _difference(config.spec, back))

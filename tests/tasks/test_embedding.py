@@ -75,6 +75,11 @@ def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -
     assert inspect_source(source).spec.head == EmbeddingHead(pooling="mean", normalised=False)
     path.write_text(json.dumps({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}))
     assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
+    path.write_text(json.dumps({"pooling_mode": ["cls"]}))
+    assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
+    path.write_text(json.dumps({"pooling_mode": ["cls", "mean"]}))
+    with pytest.raises(InputError, match="pools by pooling_mode_cls_token, pooling_mode_mean_tokens"):
+        inspect_source(source)
     describe(source, "max", TRANSFORMER, POOLING)
     with pytest.raises(InputError, match="pools by pooling_mode_max_tokens"):
         inspect_source(source)
@@ -82,8 +87,13 @@ def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -
     with pytest.raises(InputError, match=r"has the modules Transformer, Pooling, a\.Dense"):
         inspect_source(source)
     describe(source, "mean", {**TRANSFORMER, "path": "0_Transformer"}, POOLING)
-    with pytest.raises(InputError, match="the transformer is in the folder '0_Transformer'"):
-        inspect_source(source)
+    for file in [path for path in source.iterdir() if path.is_file() and path.name != "modules.json"]:
+        (source / "0_Transformer").mkdir(exist_ok=True)
+        file.rename(source / "0_Transformer" / file.name)
+    for named in (source, source / "0_Transformer"):
+        with pytest.raises(InputError, match="the transformer is in the folder '0_Transformer'") as caught:
+            inspect_source(named)
+        assert caught.value.where == str(source / "modules.json")
 
 
 def test_a_prompt_before_every_text_is_refused(source: Path) -> None:
@@ -106,10 +116,37 @@ def test_the_longest_text_of_a_folder_holds_and_is_written_back(source: Path, tm
     assert OnnxEncoder.open(tmp_path / "graph" / "model.onnx", "sentence_embedding").max_context == 24
     write_back(load_checkpoint(source), "bert", tmp_path / "back")
     assert inspect_source(tmp_path / "back").spec == inspect_source(source).spec
-    for wrong in ({"max_seq_length": 0}, {"max_seq_length": 24, "do_lower_case": True}):
+    for wrong in ({"max_seq_length": 0}, {"processing_kwargs": {"text": {"max_length": 7}}}):
         settings.write_text(json.dumps(wrong))
         with pytest.raises(InputError, match=list(wrong)[-1]):
             inspect_source(source)
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_albert_config.json", None])
+def test_the_tokenizer_says_the_longest_text_where_no_module_does(name: str | None, source: Path) -> None:
+    """sentence-transformers 6 writes it there alone; old versions named their file by the family."""
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 17}))
+    if name is not None:
+        (source / name).write_text(json.dumps({"transformer_task": "feature-extraction"}))
+    assert inspect_source(source).spec.max_positions == 17
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 1e30}))
+    assert inspect_source(source).spec.max_positions == 64
+    if name is not None:
+        (source / name).write_text(json.dumps({"max_seq_length": 9}))
+        assert inspect_source(source).spec.max_positions == 9
+
+
+def test_texts_are_made_lower_case_where_the_module_does_so(source: Path, tmp_path: Path) -> None:
+    texts = ["The QUICK Fox", "the quick fox"]
+    before = load(source, threads=1).encode(texts)
+    (source / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    roots("export", source, "--out", tmp_path / "graph")
+    for folder in (source, tmp_path / "graph"):
+        upper, lower = load(folder, threads=1).encode(texts)
+        assert np.array_equal(upper, lower)
+        np.testing.assert_allclose(lower, before[1], atol=1e-5)
+    assert not np.allclose(before[0], before[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["distilbert", "mpnet"])

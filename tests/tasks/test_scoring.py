@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tokenizers import processors
 from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document
@@ -284,6 +286,30 @@ def test_numbers_must_differ_among_the_texts_that_are_measured() -> None:
     task.check_examples(all_16)
     with pytest.raises(InputError, match="the 8 held-out records that are measured all have the same number"):
         task.check_examples(half)
+
+
+def test_the_settings_that_new_files_of_rerankers_hold_are_read(source: Path, tmp_path: Path) -> None:
+    """As sentence-transformers 6 writes them, in files of their own."""
+    folder = tmp_path / "new"
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["sentence_transformers"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert inspect_source(folder).spec.head == ScoreHead(sigmoid=True)
+    settings = folder / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({"activation_fn": IDENTITY, "model_type": "CrossEncoder"}))
+    module = {"idx": 0, "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    tokenizer = folder / "tokenizer_config.json"
+    tokenizer.write_text(json.dumps({**json.loads(tokenizer.read_text()), "model_max_length": 20}))
+    spec = inspect_source(folder).spec
+    assert (spec.head, spec.max_positions) == (ScoreHead(sigmoid=False), 20)
+    write_back(load_checkpoint(folder), "bert", tmp_path / "back")
+    assert inspect_source(tmp_path / "back").spec == spec
+    for asked in ({"activation_fn": "torch.nn.Tanh"}, {"default_prompt_name": "q", "prompts": {"q": "is: "}}):
+        settings.write_text(json.dumps(asked))
+        with pytest.raises(InputError, match=next(iter(asked))):
+            inspect_source(folder)
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from roots_compress.checkpoints.sentence_transformers.settings import (
+    MODULES,
+    SETTINGS,
+    as_reranker,
+    longest_text,
+    refuse_prompt,
+)
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError
 from roots_compress.families.text_encoder import as_text_encoder
 from roots_compress.io.json_files import read_json, read_json_object
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead, LabelHead, LmHead, Pooling, Seq2SeqHead
+from roots_compress.models.ops.heads import (
+    EmbeddingHead,
+    LabelHead,
+    LmHead,
+    Pooling,
+    Seq2SeqHead,
+)
 from roots_compress.models.spec import ModelSpec
 
-MODULES: Final = "modules.json"
-SETTINGS: Final = tuple(
-    f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
-)
-"""Where the first module's settings may be."""
-PROMPTS: Final = "config_sentence_transformers.json"
-"""Where a folder names texts that sentence-transformers puts before others, and one that it always does."""
 MEAN, FIRST, LAST = (f"pooling_mode_{name}" for name in ("mean_tokens", "cls_token", "lasttoken"))
 POOLINGS: Final[dict[str, Pooling]] = {MEAN: "mean", FIRST: "first", LAST: "last"}
 NAMED: Final = {"mean": MEAN, "cls": FIRST, "lasttoken": LAST}
@@ -41,15 +48,18 @@ DENSE_KEYS: Final = frozenset({"in_features", "out_features", "bias", "activatio
 def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
     """Return the specification with the pooling and the longest text that a folder's modules name.
 
-    It is as it was where the folder has none, and for a classifier. A masked model's head is not among a
-    folder's modules.
+    It is as it was where the folder has none. A masked model's head is not among a folder's modules. Of a
+    model with labels the settings of a reranker are read, such as what is shown of its score.
 
     Raises:
         InputError: a module or a way to pool is beyond ROOTS, the layers are for writing text alone, or a
             file is damaged.
     """
     path = directory / MODULES
-    if isinstance(spec.head, LabelHead) or not path.exists():
+    refuse_apart(directory.absolute().parent, directory.absolute().name)
+    if isinstance(spec.head, LabelHead):
+        return as_reranker(spec, directory)
+    if not path.exists():
         return spec
     modules = [_module(entry, path) for entry in _entries(path)]
     kinds = [kind for kind, _ in modules]
@@ -61,20 +71,39 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
             where=path,
             remedy=SUPPORTED,
         )
-    if folder := modules[0][1]:
-        raise InputError(
-            f"says that the transformer is in the folder {folder!r}, and not beside this file",
-            where=path,
-            remedy="Move that folder's files up, and make the path of the first module ''.",
-        )
-    _refuse_prompt(directory / PROMPTS)
+    refuse_apart(directory)
+    refuse_prompt(directory)
     head = EmbeddingHead(
         pooling=_pooling(directory / modules[1][1] / "config.json"),
         normalised=normalised,
         **_dense([directory / folder for kind, folder in modules if kind == "Dense"], spec.width),
     )
-    longest = min(_longest(directory, spec.max_positions), spec.max_positions)
-    return changed(_with_head(spec, head, path), max_positions=longest)
+    return changed(_with_head(spec, head, path), max_positions=longest_text(directory, spec.max_positions))
+
+
+def refuse_apart(directory: Path, folder: str | None = None) -> None:
+    """Refuse a folder of modules whose transformer lies in a folder of its own, as old versions wrote it.
+
+    Args:
+        directory: with the modules, if it is such a one.
+        folder: refuse only where the transformer is in this one.
+
+    Raises:
+        InputError: it is so; or the file of modules is damaged.
+    """
+    path = directory / MODULES
+    try:
+        modules = [_module(entry, path) for entry in _entries(path)] if path.exists() else []
+    except InputError:
+        if folder is not None:
+            return  # The file of another folder may be of another kind.
+        raise
+    if modules and (apart := modules[0][1]) and folder in (None, apart):
+        raise InputError(
+            f"says that the transformer is in the folder {apart!r}, and not beside this file",
+            where=path,
+            remedy="Move that folder's files up, and make the path of the first module ''.",
+        )
 
 
 def dense_folders(directory: Path) -> list[Path]:
@@ -150,8 +179,16 @@ def _with_head(spec: ModelSpec, head: EmbeddingHead, where: Path) -> ModelSpec:
 
 
 def write_modules(spec: ModelSpec, directory: Path) -> None:
-    """Write what `with_pooling` reads, for a model that gives vectors; nothing for others."""
+    """Write what `with_pooling` reads of a model that gives vectors, or labels of shorter texts than it may.
+
+    Nothing is written of others.
+    """
     head = spec.head
+    longest = {"max_seq_length": spec.max_positions, "do_lower_case": False}
+    if isinstance(head, LabelHead) and spec.max_positions < (spec.embeddings.positions or 0):
+        module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+        task = {"transformer_task": "sequence-classification"}
+        _write({MODULES: [module], SETTINGS[0]: {**longest, **task}}, directory)
     if not isinstance(head, EmbeddingHead):
         return
     folders = {"Transformer": "", "Pooling": "1_Pooling"}
@@ -165,7 +202,7 @@ def write_modules(spec: ModelSpec, directory: Path) -> None:
     documents: dict[str, Any] = {
         MODULES: modules,
         "1_Pooling/config.json": {"word_embedding_dimension": spec.width, **pooling},
-        SETTINGS[0]: {"max_seq_length": spec.max_positions, "do_lower_case": False},
+        SETTINGS[0]: longest,
     }
     if head.outputs is not None:
         classes = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
@@ -175,6 +212,11 @@ def write_modules(spec: ModelSpec, directory: Path) -> None:
             "bias": head.dense_bias,
             "activation_function": classes[head.activation],
         }
+    _write(documents, directory)
+
+
+def _write(documents: Mapping[str, Any], directory: Path) -> None:
+    """Write JSON files by their names."""
     for name, document in documents.items():
         path = directory / name
         path.parent.mkdir(exist_ok=True)
@@ -197,25 +239,12 @@ def _module(entry: Any, where: Path) -> tuple[str, str]:
     return kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind, folder
 
 
-def _refuse_prompt(path: Path) -> None:
-    """Refuse a prompt that is put before every text, as no graph does; others are for who asks for them."""
-    settings = read_json_object(path) if path.exists() else {}
-    name, prompts = settings.get("default_prompt_name"), settings.get("prompts")
-    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
-    if name is not None and prompt != "":
-        raise InputError(
-            f"default_prompt_name is {name!r:.60}, so that {prompt!r:.100} is put before every text, "
-            "which ROOTS does not do",
-            where=path,
-            remedy="Set default_prompt_name to null in a copy, and put the prompt before texts yourself.",
-        )
-
-
 def _pooling(path: Path) -> Pooling:
     settings = read_json_object(path)
     named = settings.get("pooling_mode")
-    if isinstance(named, str):  # It goes before the switches, of which the mean's is on by itself.
-        asked = [NAMED.get(named, f"pooling_mode {named!r}")]
+    if named is not None:  # It goes before the switches, of which the mean's is on by itself.
+        several = named if isinstance(named, list) else [named]
+        asked = [NAMED.get(str(each), f"pooling_mode {each!r}") for each in several]
     else:
         switches = {MEAN: True, **settings}
         asked = [name for name, value in switches.items() if name.startswith("pooling_mode_") and value]
@@ -226,27 +255,3 @@ def _pooling(path: Path) -> Pooling:
             remedy=SUPPORTED,
         )
     return POOLINGS[asked[0]]
-
-
-def _longest(directory: Path, default: int) -> int:
-    """Return the longest text that the first module reads, in tokens."""
-    path = next((each for name in SETTINGS if (each := directory / name).exists()), None)
-    if path is None:
-        return default
-    settings = read_json_object(path)
-    if settings.get("do_lower_case") not in (None, False):
-        raise InputError(
-            "do_lower_case makes texts lower case first, which ROOTS does not do",
-            where=path,
-            remedy="If the tokenizer does it anyway, set do_lower_case to false in a copy.",
-        )
-    longest = settings.get("max_seq_length")
-    if longest is None:
-        return default
-    if type(longest) is not int or longest < 1:
-        raise InputError(
-            f"max_seq_length is {longest!r:.100}; it must be a whole number of at least 1",
-            where=path,
-            remedy="Correct it, or copy the file again.",
-        )
-    return longest

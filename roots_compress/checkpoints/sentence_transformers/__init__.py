@@ -1,0 +1,1 @@
+"""Folders of sentence-transformers: their modules, and the settings beside these."""
