@@ -16,8 +16,10 @@ from roots_compress.checkpoints.generation_settings import (
 )
 from roots_compress.checkpoints.inspect import CONFIG, SourceInfo
 from roots_compress.data.special_tokens import as_setting, stop_ids
+from roots_compress.errors import InputError
 from roots_compress.models.heads import RootsWithHead
 
+START = "decoder_start_token_id"
 FOR_SAMPLING = (
     "temperature",
     "top_k",
@@ -32,8 +34,13 @@ FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 
 
 def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
-    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
-    said = read_settings(generation_document(info.path))
+    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer.
+
+    Raises:
+        InputError: a setting of generation is none, or answers would begin with another token than targets.
+    """
+    document, path = generation_document(info.path)
+    said = read_settings((document, path))
     model.generation_config = _consistent(said) if said else model.generation_config
     rows = model.config.vocab_size
     for name in TOKEN_IDS:
@@ -44,6 +51,13 @@ def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, in
         setattr(model.generation_config, name, decided)
         setattr(model.config, name, decided if config is None or config == [] else config)
     if (start := model.config.decoder_start_token_id) is not None:
+        if document.get(START, start) not in (start, None):
+            raise InputError(
+                f"{START} is {document[START]!r:.60}, and {start} in {CONFIG}; ROOTS begins with one token "
+                "what a model writes and the targets that it learns",
+                where=path,
+                remedy="Make the two equal in a copy, by what the model was trained with.",
+            )
         model.generation_config.decoder_start_token_id = start
 
 

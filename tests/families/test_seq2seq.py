@@ -55,6 +55,17 @@ def test_beams_equal_those_of_transformers(family: str, tmp_path: Path) -> None:
     assert torch.equal(found, expected)
 
 
+def test_answers_that_begin_otherwise_than_targets_are_refused(tmp_path: Path) -> None:
+    path = save_source(seq2seq("bart", {}), tmp_path) / "generation_config.json"
+    for start in (2, None):
+        path.write_text(json.dumps({"decoder_start_token_id": start}))
+        assert load_checkpoint(tmp_path).model.generation_config.decoder_start_token_id == 2
+    path.write_text(json.dumps({"decoder_start_token_id": 5}))
+    with pytest.raises(InputError, match=r"decoder_start_token_id is 5, and 2 in config\.json") as caught:
+        load_checkpoint(tmp_path)
+    assert caught.value.where == str(path)
+
+
 OF_PUBLISHED_BARTS = {
     "add_bias_logits": False, "classif_dropout": 0.0, "extra_pos_embeddings": 2, "save_step": 58,
     "force_bos_token_to_be_generated": True, "forced_bos_token_id": 0, "normalize_before": False,
