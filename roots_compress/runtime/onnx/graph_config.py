@@ -37,6 +37,8 @@ def read_config(path: Path) -> tuple[int, int]:
         InputError: the file is missing, or does not give the two as positive whole numbers.
     """
     config = config_beside(path)
+    if (theirs := spec_of_family(config, path)) is not None:
+        return theirs.embeddings.vocabulary, theirs.max_positions
     config = config.get(OURS, config)
     keys = ("vocab_size", "max_position_embeddings")
     if isinstance(config, dict) and "embeddings" in config:
@@ -81,10 +83,27 @@ def spec_of_graph(graph: Path) -> ModelSpec:
     from roots_compress.models.version1 import read_spec
 
     config = config_beside(graph)
+    if (theirs := spec_of_family(config, graph.with_name("config.json"))) is not None:
+        return theirs
     try:
         return read_spec(config.get(OURS, config))
     except ValueError as error:
         raise InputError(str(error), where=graph.with_name("config.json"), remedy=EXPORT_AGAIN) from None
+
+
+def spec_of_family(config: dict[str, Any], path: Path) -> ModelSpec | None:
+    """Return the specification of a model that another program exported; None where no family reads it."""
+    if OURS in config or config.get("model_type", OURS) == OURS:
+        return None
+    from roots_compress.families.registry import FAMILIES  # It imports torch, as serving does not.
+    from roots_compress.families.switches import Switches
+    from roots_compress.families.text_encoder import read_config as read_of_family
+
+    family = FAMILIES.get(str(config["model_type"]))
+    try:
+        return None if family is None else read_of_family(family, Switches(config, path))
+    except InputError:
+        return None  # Its graph can be served without: it needs two numbers.
 
 
 def _number_at(config: Any, keys: list[str]) -> Any:
