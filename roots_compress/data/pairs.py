@@ -18,7 +18,7 @@ from roots_compress.data.encoding import bytes_of_tokens, encode
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.languages import language_of, target_frame, target_tokenizer
 from roots_compress.data.special_tokens import closing_ids, missing_ending, opening_ids
-from roots_compress.data.texts import EVALUATED_LENGTH, evenly
+from roots_compress.data.texts import EVALUATED_LENGTH, evenly, kept_part
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import IGNORED_LABEL, START, EvaluationWindows, padded
 from roots_compress.errors import InputError, Key
@@ -97,7 +97,8 @@ def sides(
         token_bytes, uncounted = bytes_of_tokens(texts[piece.number], piece, uncounted)
         ids[piece.number].extend(piece.tokens.ids.tolist())
         counts[piece.number].extend(token_bytes.tolist())
-    return [Side(frame.around(each[:room]), sum(of[:room])) for each, of in zip(ids, counts, strict=True)]
+    kept = kept_part(tokenizer, room)
+    return [Side(frame.around(each[kept]), sum(of[kept])) for each, of in zip(ids, counts, strict=True)]
 
 
 @dataclass(frozen=True)

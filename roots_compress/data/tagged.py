@@ -23,6 +23,7 @@ from roots_compress.data.texts import (
     as_texts,
     evaluated,
     frame_of,
+    kept_part,
 )
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, padded
 from roots_compress.errors import InputError, Key, recipe_key
@@ -90,12 +91,13 @@ def framed_words(
 ) -> list[Row]:
     """Return the tokens of texts as `framed_texts` does, the label of each word at its first token."""
     opening, closing, room = frame_of(tokenizer, longest, key=key)
+    kept = kept_part(tokenizer, room)
     read: list[list[Tokens]] = [[] for _ in documents]
     for piece in encode([each.text for each in documents], tokenizer):
         read[piece.number].append(piece.tokens)
     rows = []
     for document, pieces in zip(documents, read, strict=True):
-        tokens = Tokens(*(np.concatenate(each)[:room] for each in zip(*pieces, strict=True)))
+        tokens = Tokens(*(np.concatenate(each)[kept] for each in zip(*pieces, strict=True)))
         targets = [IGNORED_LABEL] * (len(opening) + len(tokens.ids) + len(closing))
         for place, number in zip(*_first_tokens(document, tokens), strict=True):
             targets[len(opening) + place] = number

@@ -113,6 +113,8 @@ def framed_texts(
 ) -> list[list[int]]:
     """Return the tokens of texts, opened and closed as the tokenizer does it, each cut to so many.
 
+    The tokenizer says on which side.
+
     Args:
         texts: to be read, each by itself.
         longest: most tokens of a text.
@@ -125,7 +127,13 @@ def framed_texts(
     read: list[list[int]] = [[] for _ in texts]
     for piece in encode(texts, tokenizer, places=False):
         read[piece.number].extend(piece.tokens.ids.tolist())
-    return [[*opening, *ids[:room], *closing] for ids in read]
+    kept = kept_part(tokenizer, room)
+    return [[*opening, *ids[kept], *closing] for ids in read]
+
+
+def kept_part(tokenizer: PreTrainedTokenizerFast, room: int) -> slice:
+    """Return which tokens of a text are read where it has more than `room`: the first, or the last."""
+    return slice(-room, None) if tokenizer.truncation_side == "left" else slice(room)
 
 
 class Pair(NamedTuple):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from roots_compress.data.documents import Document, Span, Tags
+from roots_compress.data.documents import SOURCE, Document, Span, Tags
 from roots_compress.data.packing import BLOCK_SIZE
+from roots_compress.data.pairs import sides
 from roots_compress.data.special_tokens import closing_ids, opening_ids
 from roots_compress.data.tagged import framed_words
+from roots_compress.data.texts import framed_texts
 from roots_compress.tasks.token_classification import entities, entity_f1
 from tests.encoders import encoder_tokenizer, save_bert
 from tests.runtime.tokenizer_kinds import byte_fallback, metaspace, word_piece
@@ -58,6 +60,22 @@ def test_a_word_s_label_is_at_its_first_token() -> None:
     }  # fmt: skip
     (cut,) = framed_words([document], tokenizer, pieces[0] + 1, key=BLOCK_SIZE)
     assert [target for target in cut.targets if target != -100] == [3]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_text_is_cut_on_the_side_that_the_tokenizer_says(side: str) -> None:
+    tokenizer = encoder_tokenizer()
+    tokenizer.truncation_side = side
+    text, last = "The quick brown fox jumps over the lazy", " dog"
+    expected = tokenizer(text + last, truncation=True, max_length=9)["input_ids"]
+    assert framed_texts([text + last], tokenizer, 9, key=BLOCK_SIZE) == [expected]
+    (found,) = sides([text + last], tokenizer, 9, name=SOURCE, key=BLOCK_SIZE)
+    assert found.ids == expected
+    assert found.text_bytes == len(tokenizer.decode(expected, skip_special_tokens=True))
+    spans = (Span(text, True), Span(" ", False), Span(last[1:], True))
+    (row,) = framed_words([Document(spans, tags=Tags((3, 1), NAMES))], tokenizer, 9, key=BLOCK_SIZE)
+    assert row.ids == expected
+    assert (1 in row.targets) == (side == "left")
 
 
 @pytest.mark.parametrize("kind", [metaspace, byte_fallback, word_piece])
