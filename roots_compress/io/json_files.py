@@ -109,7 +109,7 @@ def _object(value: Any, where: str | Path) -> dict[str, Any]:
 def _parsed(data: bytes, where: str | Path) -> Any:
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+            data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_constant
         )
     except UnicodeDecodeError as error:
         _refuse(f"is not UTF-8 text (byte {error.start})", where)
@@ -148,5 +148,8 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+def _constant(name: str) -> float:
+    """Return an infinite number, which transformers before version 5 writes so into config.json."""
+    if name == "NaN":
+        raise ValueError(f"{name} is no JSON number")
+    return float(name)

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.neutral import NEUTRAL_KEYS
@@ -409,3 +410,17 @@ def test_an_adapter_is_refused_by_name(name: str, kind: str, tmp_path: Path) -> 
     assert name in str(caught.value.where)
     assert "adapter" in caught.value.message
     assert "merge_and_unload" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("spelt", ["Infinity", '{"__float__": "Infinity"}', "1e999"])
+@pytest.mark.parametrize("family", ["falcon_h1", "granitemoehybrid"])
+def test_a_bound_that_is_infinite_is_none_in_every_spelling(family: str, spelt: str, tmp_path: Path) -> None:
+    """The first is of transformers before version 5, the second of later ones."""
+    for name, content in saved(family).items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "config.json"
+    config = {**json.loads(path.read_text()), "time_step_limit": "SPELT"}
+    path.write_text(json.dumps(config).replace('"SPELT"', f"[0.0, {spelt}]"))
+    spec = inspect_source(tmp_path).spec
+    path.write_text(json.dumps({**config, "time_step_limit": [0.0, {"__float__": "Infinity"}]}))
+    assert spec == inspect_source(tmp_path).spec
