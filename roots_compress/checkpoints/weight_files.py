@@ -21,6 +21,8 @@ WEIGHTS_OF_OTHERS = (
     "*.safetensors",
     "*.gguf",
     "*model*.bin",
+    "*adapter*",
+    "*lora*",
     "consolidated*",
     "*.h5",
     "*.msgpack",

@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat, Turn
-from roots_compress.data.chat.rendering import prompt_of, prompt_of_messages, rendered
+from roots_compress.data.chat.rendering import prompt_of, prompt_of_messages, question, rendered
 from roots_compress.data.chat.sandbox import Template
 from roots_compress.data.conversations import pack_conversations
 from roots_compress.data.documents import Document, Span
@@ -320,6 +320,15 @@ def test_an_answer_is_found_although_the_marks_hold_it_too(
 ) -> None:
     (found,) = rendered([chat(*first, ("assistant", said))], tokenizer(THINKS))
     assert scored(found) == [f"{said}</assistant>"]
+
+
+def test_templates_for_special_purposes_alone_are_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "x"}
+    assert question("hi", tokenizer) == "hi"
+    tokenizer.chat_template = {"tool_use": "x", "rag": "y"}
+    with pytest.raises(InputError, match="has chat templates for 'tool_use', 'rag', and none by default"):
+        list(rendered([chat(*TWO[:2])], tokenizer))
 
 
 def test_a_tokenizer_without_template_reads_chatml() -> None:

@@ -57,6 +57,19 @@ def test_where_names_are_numbers_a_number_is_a_name(tmp_path: Path) -> None:
         read(tmp_path / "b.jsonl", STARS)
 
 
+@pytest.mark.parametrize("form", ["a.csv", "a.jsonl"])
+def test_whole_numbers_that_pandas_wrote_as_fractions_are_labels(form: str, tmp_path: Path) -> None:
+    """As it does where a row of the table that the rows are from has no label."""
+    path = tmp_path / form
+    rows = [("x", 1.0), ("y", 0.0)]
+    lines = {
+        "a.csv": ["text,label", *(f"{text},{label}" for text, label in rows)],
+        "a.jsonl": [json.dumps({"text": text, "label": label}) for text, label in rows],
+    }
+    path.write_text("\n".join(lines[form]))
+    assert read(path) == [("x", 1), ("y", 0)]
+
+
 def test_a_number_that_names_could_mean_otherwise_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,1\n")
@@ -74,7 +87,8 @@ def test_a_number_that_names_could_mean_otherwise_is_refused(tmp_path: Path) -> 
         ({"text": " ", "label": 1}, "'text' is blank", "Give the record a text"),
         ({"text": 3, "label": 1}, "'text' is int, not text", "data.text_column"),
         ({"text": "a", "label": None}, "'label' is blank", "Give the record a label"),
-        ({"text": "a", "label": 1.0}, "'label' is 1.0, a float", "0 bad, 1 good"),
+        ({"text": "a", "label": 0.5}, "'label' is 0.5, which is no label of the model", "0 bad, 1 good"),
+        ({"text": "a", "label": 2.0}, "'label' is 2.0, which is no label of the model", "0 bad, 1 good"),
         ({"text": "a", "label": True}, "'label' is True, a bool", "0 bad, 1 good"),
         ({"text": "a", "label": [1]}, "'label' is [1], a list", "0 bad, 1 good"),
         ({"text": "a", "label": 2}, "'label' is 2, which is no label of the model", "0 bad, 1 good"),

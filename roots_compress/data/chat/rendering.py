@@ -109,9 +109,20 @@ def require_template(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def own_format(document: Document, tokenizer: PreTrainedTokenizerFast) -> ChatFormat | None:
-    """Return the format of a conversation in plain fields; None where the tokenizer's template serves."""
+    """Return the format of a conversation in plain fields; None where the tokenizer's template serves.
+
+    Raises:
+        InputError: the tokenizer has templates for special purposes alone.
+    """
+    named: Any = getattr(tokenizer, "chat_template", None)
     if document.format is None and template_of(tokenizer) is not None:
         return None
+    if document.format is None and isinstance(named, dict) and named:
+        raise InputError(
+            f"the tokenizer has chat templates for {', '.join(map(repr, named)):.200}, and none by default",
+            where=tokenizer.name_or_path or None,
+            remedy=REMEDY,
+        )
     end = tokenizer.eos_token
     return (document.format or CHATML).ending(None if end is None else str(end))
 

@@ -21,7 +21,8 @@ from roots_compress.data.sources.records import (
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
 DIGITS = re.compile("[0-9]+")
-WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+WHOLE_NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})(?:\.0)?")
+"""As tables write it whose column had a gap, which makes pandas take all of it for fractions: `1.0`."""
 PARTNERS = {
     "sentence1": "sentence2",
     "premise": "hypothesis",
@@ -121,7 +122,7 @@ class Labels(Records):
             raise RecordError(f"'{self.column}' is given twice", "Take one of them out.")
         if value is None or (isinstance(value, str) and not value.strip()):
             raise RecordError(f"'{self.column}' is blank", "Give the record a label, or take it out.")
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self._refusal(f"'{self.column}' is {value!r:.60}, a {type(value).__name__}")
         if isinstance(value, NamedNumber) and (known := _known(value.names, self.names)):
             if value in known:
@@ -132,8 +133,9 @@ class Labels(Records):
         name = str(value)
         if name in self.names:
             return self.names.index(name)
-        if self.numbered and WHOLE_NUMBER.fullmatch(name) and int(name) < len(self.names):
-            return int(name)
+        number = WHOLE_NUMBER.fullmatch(name)
+        if self.numbered and number and int(number[1]) < len(self.names):
+            return int(number[1])
         near = did_you_mean(name, list(self.names)) if isinstance(value, str) else ""
         raise self._refusal(f"'{self.column}' is {value!r:.60}, which is no label of the model{near}")
 
