@@ -14,7 +14,7 @@ from roots_compress.errors import StageError
 from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.spec import ModelSpec
-from tests.specs import convolving
+from tests.specs import beside_attention, convolving, latent, remembering, sharing
 from tests.tiny import tiny_config, tiny_model
 
 EVENTS = Events()
@@ -78,7 +78,9 @@ def test_joined_windows_take_turns() -> None:
     assert joined(windows(0), windows(1)).input_ids.shape == (2, 3)
 
 
-@pytest.mark.parametrize("spec", [tiny_config().spec, convolving(kernel=3)])
+@pytest.mark.parametrize(
+    "spec", [tiny_config().spec, convolving(), remembering(), beside_attention(), sharing(), latent()]
+)
 def test_a_step_is_timed_in_the_middle_of_windows(spec: ModelSpec) -> None:
     model, read = tiny_model(spec=spec), []
 
