@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.recipe.walk import training_of
 from roots_compress.evaluation.memory import own_peak_rss_bytes
 from roots_compress.events import Event, Events, Figure
 from roots_compress.models.spec import ModelSpec
@@ -25,8 +26,10 @@ from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import forget_peak
 from roots_compress.training.memory import hand_back_free_memory
 
-FEW_STEPS, MOST_STEPS = 6, 16
+LEAST_STEPS, FEW_STEPS, MOST_STEPS = 3, 6, 16
 """Of a training; the first is longer than the others, and is not counted."""
+FEW_TOKENS = 8192
+"""Of the fewest steps together, about: of steps that read many, fewer are taken."""
 MOST_COPIES = 32
 """Bytes of memory for one of weights, at the most: optimizer, gradients, activations, and room."""
 
@@ -49,7 +52,7 @@ def training_costs(
         events: where it tells of its work.
     """
     points: list[tuple[float, ...]] = []
-    steps = FEW_STEPS
+    steps = least = _few_steps(config)
     for depth in dict.fromkeys(min(depth, len(before.spec.layers)) for depth in depths):
         cut = ExpectedModel(with_few_layers(before.spec, depth))
         small = stage_of(config).in_small(config, Small(before.spec, cut.spec, steps, depth))
@@ -72,7 +75,7 @@ def training_costs(
         made = stage_of(small).expect(small, cut).model
         start = max(0.0, seconds - heard.count * heard.usual)
         points.append((trained(cut, made), start, heard.usual, peak[0]))
-        steps = max(FEW_STEPS, min(MOST_STEPS, round(2 * STEADY_SECONDS / max(heard.usual, 1e-3))))
+        steps = max(least, min(MOST_STEPS, round(2 * STEADY_SECONDS / max(heard.usual, 1e-3))))
     (few, *low), (many, *up) = points[0], points[-1]
     limits = (math.inf, math.inf, MOST_COPIES)
     return TrainingCosts(
@@ -81,6 +84,12 @@ def training_costs(
             for less, more, limit in zip(low, up, limits, strict=True)
         )
     )
+
+
+def _few_steps(config: StageConfig) -> int:
+    (_, each), *_ = training_of(config)
+    tokens = each.batch_size * each.accumulation * each.block_size
+    return max(LEAST_STEPS, min(FEW_STEPS, FEW_TOKENS // tokens))
 
 
 def make_first(
