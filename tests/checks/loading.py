@@ -137,7 +137,7 @@ def key_twice(folder: Path) -> None:
 CHECKS = [
     Check(
         "a weight is NaN",
-        "checkpoint._fitted",
+        "fitting.fitted_tensor",
         lambda folder: load_with({NORM: torch.full((32,), torch.nan)}, folder),
         guard="if not torch.isfinite(fitted).all(): ...",
     ),
