@@ -78,6 +78,20 @@ def starting_processes() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+def end_with_parent() -> None:
+    """From now on, end this process as soon as the one that started it has ended, killed or not."""
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def end_at_second_signal(endings: Container[int]) -> None:
     """From now on, let a second signal of `endings` end the program, whatever its main thread is in.
 

@@ -6,9 +6,7 @@ Documents are examined in several processes, in batches and in their order.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +30,7 @@ from roots_compress.data.prepare.filters import (
 from roots_compress.data.prepare.minhash import MinHash
 from roots_compress.data.prepare.words import Hashes, WordHashes, plain_words, runs
 from roots_compress.errors import StageError
-from roots_compress.system.background import starting_processes
+from roots_compress.system.background import end_with_parent, starting_processes
 
 BATCH_CHARACTERS = 1 << 18
 """Of the texts that are sent to a process at a time."""
@@ -190,16 +188,8 @@ _own: list[Examiner] = []
 def _begin(config: PrepareConfig, held_out: Hashes) -> None:
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # The pool would wait for ever.
     _own.append(Examiner(config, held_out))
-
-
-def _end_with_parent() -> None:
-    """End this process when the first one was killed: the pool would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _examine(batch: list[str]) -> list[Examined]:

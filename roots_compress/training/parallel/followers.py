@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
-from roots_compress.system.background import starting_processes
+from roots_compress.system.background import end_with_parent, starting_processes
 from roots_compress.training.interrupts import ENDINGS
 
 
@@ -77,6 +77,7 @@ def _follow(index: int, size: int, port: int) -> None:
     from roots_compress.training.parallel.launch import OWN, serve
 
     _leave_signals_to(os.getppid())
+    end_with_parent()  # PyTorch looks for a process 0 that was killed for ten minutes.
     sys.stdin = None
     with suppress(DistError):  # process 0 is gone
         store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
