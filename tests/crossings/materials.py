@@ -18,6 +18,7 @@ OUT = "OUT"
 NAME = "ünï-模型"
 LITTLE = ["--set", "calibration.windows=20", "--set", "calibration.block_size=16", "--set", "own_windows=2"]
 STEPS = ["--steps", "2", "--train-block-size", "16", "--batch-size", "2"]
+TINY = ["--hidden-size", "32", "--layers", "1", "--vocab-size", "300"]
 MEASURED = ["--windows", "2", "--block-size", "16", "--threads", "1"]
 
 
@@ -73,12 +74,13 @@ def prepare(folder: Path) -> dict[str, Command]:
         roots(*quantize, "--seed", str(number), "--run", folder / f"run{number}")
     first, second = str(folder / "run0"), str(folder / "run1")
     recipe = str(folder / "run0" / "recipe.yaml")
-    answers = ["--data", str(instructions), *MEASURED, *STEPS]
+    longer = ["--block-size", "64", "--train-block-size", "64"]
+    answers = ["--data", str(instructions), "--windows", "2", "--threads", "1", "--steps", "2", *longer]
     bench = ["bench", str(graph), "--context", "8", "--repeats", "1", "--decode-tokens", "1"]
     made = {
         "compress": ["compress", str(model), "--max-mb", "0.3", *data, "--run", OUT],
         "run": ["run", recipe, "--run", OUT],
-        "train": ["train", *data, *STEPS, "--hidden-size", "32", "--layers", "1", "--run", OUT],
+        "train": ["train", *data, *STEPS, *TINY, "--run", OUT],
         "tune": ["tune", str(chat), *answers, "--run", OUT],
         "distill": ["distill", "--teacher", str(model), *data, *STEPS, "--run", OUT],
         "prune": ["prune", str(model), *data, *LITTLE, "--set", "multiple_of=8", "--run", OUT],
