@@ -16,7 +16,7 @@ from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
 OUT = "OUT"
 """Stands for the output in the arguments of a command."""
 NAME = "ünï-模型"
-LITTLE = ["--set", "calibration.windows=20", "--set", "calibration.block_size=16", "--set", "own_windows=2"]
+LITTLE = ["--set", "calibration.windows=24", "--set", "calibration.block_size=16", "--set", "own_windows=2"]
 STEPS = ["--steps", "2", "--train-block-size", "16", "--batch-size", "2"]
 TINY = ["--hidden-size", "32", "--layers", "1", "--vocab-size", "300"]
 MEASURED = ["--windows", "2", "--block-size", "16", "--threads", "1"]
