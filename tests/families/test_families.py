@@ -209,7 +209,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(
     ("family", "named"),
-    [("llama", "LlamaForSequenceClassification"), ("gpt2", "GPT2ForTokenClassification")],
+    [("llama", "LlamaForQuestionAnswering"), ("gpt2", "GPT2ForTokenClassification")],
 )
 def test_a_class_with_another_head_is_refused_by_name(family: str, named: str, tmp_path: Path) -> None:
     save_source(source_model(family), tmp_path)
