@@ -205,10 +205,12 @@ def _separate_documents(
     held_out: list[Document] = []
     for path, part in zip(config.eval, found, strict=True):
         documents = without_repeats(part)
-        shared = sum(content_key(document) in trained for document in documents)
+        shared = [document for document in documents if content_key(document) in trained]
         if shared:
+            begins = printable(" ".join(shared[0].text[:400].split())[:60])
             raise InputError(
-                f"{shared} of its {len(documents)} documents also stand in the training text",
+                f"the training text holds {len(shared)} of its {len(documents)} documents too; "
+                f"the first begins with '{begins}'",
                 where=path,
                 remedy="Take them out of one of the two: text a model has seen says nothing about new text.",
             )
