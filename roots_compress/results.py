@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from roots_compress.results_json import GROUPS, each_of, grouped_candidate, grouped_row, read_strictly
+from roots_compress.rounding import bounded
 
 SCHEMA = 1
 LARGEST = 1e300
@@ -142,17 +143,12 @@ class GateResult(_Figures):
     @property
     def line(self) -> str:
         """What was found, in a line: `min_decode_speedup is 1.96 (1.9 to 2.05) against baseline, limit 2`."""
+        limit, value = bounded(self.limit, self.value, self.interval)
         if self.value is None:
-            return f"{self.gate} {self.note}, limit {figure(self.limit)}"
-        spread = f" ({figure(self.interval[0])} to {figure(self.interval[1])})" if self.interval else ""
+            return f"{self.gate} {self.note}, limit {limit}"
         against = f" against {self.against}" if self.against else ""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.gate} is {figure(self.value)}{spread}{against}, limit {figure(self.limit)}{note}"
-
-
-def figure(value: float) -> str:
-    """Return a figure that may be of any size as people read it: `1,234,567`, or four digits of it."""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+        return f"{self.gate} is {value}{against}, limit {limit}{note}"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from roots_compress.results import (
     SearchResult,
     StageResult,
     candidate_label,
-    figure,
 )
+from roots_compress.rounding import bounded
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures.figures import Workload
@@ -167,8 +167,6 @@ GATE_HEADINGS = ("gate", "limit", "value", "against", "")
 
 def gate_cells(gate: GateResult) -> tuple[str, ...]:
     """Return one gate's cells, in the order of `GATE_HEADINGS`."""
-    value = "" if gate.value is None else figure(gate.value)
-    if gate.interval:
-        value += f" ({' to '.join(map(figure, gate.interval))})"
+    limit, value = bounded(gate.limit, gate.value, gate.interval)
     said = "; ".join(filter(None, ("kept" if gate.passed else "MISSED", gate.note)))
-    return gate.gate, figure(gate.limit), value, gate.against, said
+    return gate.gate, limit, value, gate.against, said

@@ -12,7 +12,9 @@ from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.errors import GateMissedError
 from roots_compress.report.gates import judge, judge_recipe, require
 from roots_compress.report.spread import median_interval
+from roots_compress.report.text import gate_cells
 from roots_compress.results import GateResult, RunMetrics, Speed
+from roots_compress.rounding import bounded
 from roots_compress.tasks.registry import TASKS
 from tests.report.figures import PROTOCOL, run, stage
 
@@ -129,6 +131,32 @@ def test_missed_gates_end_with_exit_code_3_and_name_limit_and_value() -> None:
     ) as raised:
         require(results, "recipe.yaml")
     assert raised.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (1.25, "is 1.25 against baseline, limit 1.2"),
+        (1.20004, "is 1.20004 against baseline, limit 1.2"),
+        (1.2 + 1e-12, "is 1.200000000001 against baseline, limit 1.2"),
+    ],
+)
+def test_a_value_beyond_its_limit_reads_as_such(found: float, said: str) -> None:
+    """Four digits would show a value that is just beyond as the limit itself."""
+    beyond = run(stage(perplexity=1.0), stage(1, "quantize", perplexity=found))
+    (gate,) = judge(GatesConfig(max_perplexity_ratio=1.2), beyond)
+    assert not gate.passed
+    assert gate.line == f"max_perplexity_ratio {said}"
+    _, limit, value, *_ = gate_cells(gate)
+    assert f"is {value} against baseline, limit {limit}" == said
+
+
+def test_figures_are_told_from_their_limit_in_few_digits() -> None:
+    assert bounded(0.9, 0.8012345, (0.7, 0.90001)) == ("0.9", "0.80123 (0.7 to 0.90001)")
+    assert bounded(12_345, 12_345.4) == ("12,345.0", "12,345.4")
+    assert bounded(10_000, 9_999.9) == ("10,000.0", "9,999.9")
+    assert bounded(2, 2.0) == ("2", "2")
+    assert bounded(2, None) == ("2", "")
 
 
 def test_kept_gates_raise_nothing() -> None:
