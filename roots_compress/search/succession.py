@@ -72,20 +72,25 @@ def next_listed(
     """Return which of candidates in a given order to aim at; None once one of them keeps the budgets.
 
     It is the first that is untried and neither has failed nor is predicted to miss by far. What holds a
-    choice that was never seen has no prediction, and is tried. Arguments are those of `next_candidate`.
+    choice that was never seen has no prediction, and is tried, unless the time is too short for one before
+    it, which is expected to lose less. Arguments are those of `next_candidate`.
     """
     kept = any(overrun(outcomes[each].point, budgets) == 0 for each in listed if each in outcomes)
     if kept or seconds_left <= 0:
         return None
-    effects = effects_of(outcomes)
+    effects, is_late = effects_of(outcomes), False
     for candidate in listed:
         if candidate in outcomes or ruled_out(candidate, failed):
             continue
         if all(name in effects for name in candidate):
             predicted = predict(candidate, outcomes, effects)
-            if predicted.seconds > seconds_left or overrun(predicted.point, budgets) > FAR:
+            if overrun(predicted.point, budgets) > FAR:
                 continue
-        return candidate
+            if predicted.seconds <= seconds_left:
+                return candidate
+            is_late = True
+        elif not is_late:
+            return candidate
     return None
 
 

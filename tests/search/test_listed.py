@@ -84,3 +84,17 @@ def test_a_candidate_that_cannot_be_is_named(names: list[str], words: str) -> No
     with pytest.raises(InputError, match=r"search\.candidates\[1\]") as caught:
         recipe([["q"], names])
     assert words in str(caught.value)
+
+
+def test_what_is_unknown_does_not_begin_once_the_time_is_too_short_for_one_before_it() -> None:
+    listed = (("q",), ("p", "q"), ("r", "q"), ("Q",))
+    points: dict[tuple[str, ...], Point] = {(): WHOLE.point, ("q",): Q, ("p",): P}
+    known = {names: Outcome(point, 5.0) for names, point in points.items()}
+    assert next_listed(listed, known, {}, Budgets(bytes=18), 5.0) == ("p", "q")
+    assert next_listed(listed, known, {}, Budgets(bytes=18), 4.9) is None
+    # Hopeless is not late: what follows is tried.
+    assert next_listed(listed, known, {}, Budgets(bytes=9), 4.9) == ("r", "q")
+    # A known one that fits is tried after one that does not.
+    quick = {**known, ("Q",): Outcome(Q4, 1.0)}
+    after_it = (("q",), ("p", "q"), ("r", "q"), ("p", "Q"))
+    assert next_listed(after_it, quick, {}, Budgets(bytes=14), 4.9) == ("p", "Q")
