@@ -151,6 +151,11 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
             {"products": "float"},
             "weights only chosen for avx2 with 512 tokens read and 128 written. This takes 2,530",
         ),
+        # A small encoder reads a text in less than a millisecond: the two must differ as they were timed.
+        (
+            {"milliseconds": {"integer": 0.3249, "float": 0.3561}},
+            "This takes 0.32 ms and 137.5 MB; weights only would take 0.36 ms and",
+        ),
         ({"expected_loss": None}, "; integer products may cost 0.005 nats a prediction"),
         ({"allowed_loss": None}, "; integer products are expected to cost 0.00463 nats a prediction"),
     ],

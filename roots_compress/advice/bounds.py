@@ -56,8 +56,9 @@ class Bounds:
         if self.min_speedup is not None:
             said.append(f"at least {self.min_speedup:g} times as fast ({task.workload.words})")
         if self.max_loss is not None:
-            points = "%" if task.metric.relative else " points of 100"
-            said.append(f"{task.metric.heading} at most {self.max_loss * 100:g}{points} worse")
+            percent = f"{self.max_loss * 100:g}"
+            points = "%" if task.metric.relative else f" point{'s' * (percent != '1')} of 100"
+            said.append(f"{task.metric.heading} at most {percent}{points} worse")
         return said
 
 

@@ -74,3 +74,15 @@ def test_a_bound_of_another_type_is_refused_by_its_name() -> None:
 
 def test_no_loss_is_a_gate_of_0() -> None:
     assert str(Bounds(max_loss=0.0).gates(task_named("classification"))["min_accuracy_change"]) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "said"),
+    [
+        ("causal_lm", 0.01, "perplexity at most 1% worse"),
+        ("classification", 0.01, "accuracy at most 1 point of 100 worse"),
+        ("classification", 0.005, "accuracy at most 0.5 points of 100 worse"),
+    ],
+)
+def test_a_bound_on_the_loss_is_told_in_the_metric_s_own_measure(task: str, loss: float, said: str) -> None:
+    assert Bounds(max_loss=loss).told(task_named(task)) == [said]

@@ -32,8 +32,8 @@ def _cache_line(choice: dict[str, Any]) -> str:
     chosen, took, work = choice["cache"], choice["milliseconds"], choice["workload"]
     other, added = CACHES[chosen], choice["added_loss"]
     said = f"Keys and values are cached as {chosen}, chosen for {work['read']:,} tokens read and "
-    said += f"{work['write']:,} written. This takes {took[chosen]:,.0f} ms; {other} would take "
-    said += f"{took[other]:,.0f} ms ({choice['source']})"
+    said += f"{work['write']:,} written. This takes {_time(took[chosen])}; {other} would take "
+    said += f"{_time(took[other])} ({choice['source']})"
     if added is None:
         return said
     return f"{said}; int8 adds {added:.2g} nats a token to the loss, of {choice['allowed_loss']:.2g} allowed"
@@ -47,9 +47,13 @@ def _line(choice: dict[str, Any]) -> str:
     if "milliseconds" not in choice:
         return f"{said}: {choice['source']}"
     took, would = choice["milliseconds"][chosen], choice["milliseconds"][other]
-    said += f". This takes {took:,.0f} ms and {_size(choice['bytes'][chosen])}; {FORMS[other]} would take "
-    said += f"{would:,.0f} ms and {_size(choice['bytes'][other])} ({choice['source']})"
+    said += f". This takes {_time(took)} and {_size(choice['bytes'][chosen])}; {FORMS[other]} would take "
+    said += f"{_time(would)} and {_size(choice['bytes'][other])} ({choice['source']})"
     return said + _loss(choice)
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
 
 
 def _size(count: int) -> str:
