@@ -140,6 +140,7 @@ def held_against_gradients(
     costs: Sequence[LayerCosts],
     windows: PackedWindows,
     *,
+    seed: int = 0,
     device: str,
     events: Events,
 ) -> list[LayerCosts]:
@@ -149,6 +150,8 @@ def held_against_gradients(
     hold most of an error, and hardly move the predictions, and where heads matter the gradients are large. To
     second order a change `D` of the weights costs the mean of `(g D x)^2 / 2` over tokens, with both of one
     token: the empirical curvature that K-FAC splits in two. One cut of each projection is judged so.
+
+    `seed` draws the labels that make the gradients' second moment the Fisher information.
 
     Raises:
         StageError: the loss is NaN or infinite.
@@ -166,8 +169,7 @@ def held_against_gradients(
         moved_T = (trial.lost(inputs_TC) * gradient_TW).sum(dim=-1)
         judged[name] += float(moved_T.double().square().sum()) / (2 * read)
 
-    # Labels that the model draws make the gradients' second moment the Fisher information.
-    labels = torch.Generator().manual_seed(0)
+    labels = torch.Generator().manual_seed(seed)
     with bar(events, "taking gradients") as progress:
         observe_gradients(
             model, windows, list(judged), observer, sampled=labels, device=device, progress=progress
