@@ -157,7 +157,7 @@ class Figure(Event):
     name: str
     """`loss`, or a key of a row of `metrics.json`; a speed has the length of its context in `context`."""
     value: float | None
-    """Null stands for a number that is not finite, such as the perplexity of a broken model."""
+    """The figure. It is null if it is not a finite number, such as the perplexity of a broken model."""
     stage: int | None = None
     """The index of the stage."""
     work: str | None = None

@@ -19,7 +19,7 @@ def source_sha256(source: Path, sha256: Callable[[Path], str] = file_sha256) -> 
     Several are the files of a directory, and the parts of a split GGUF model of which one is named.
     """
     files = part_files(source)
-    if source.is_dir():  # A module of sentence-transformers is in a folder of its own.
+    if source.is_dir():  # sentence-transformers keeps each module in a subfolder.
         weights = source.glob("*/model.safetensors") if (source / "modules.json").exists() else ()
         files = sorted([*source.iterdir(), *source.glob("*/config.json"), *weights])
     if files == [source]:

@@ -1,1 +1,1 @@
-"""Folders of sentence-transformers: their modules, and the settings beside these."""
+"""Read and write sentence-transformers checkpoints: their modules and their settings."""

@@ -82,14 +82,14 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
 
 
 def refuse_apart(directory: Path, folder: str | None = None) -> None:
-    """Refuse a folder of modules whose transformer lies in a folder of its own, as old versions wrote it.
+    """Refuse a checkpoint whose transformer module is in a subfolder. Old versions wrote it so.
 
     Args:
-        directory: with the modules, if it is such a one.
-        folder: refuse only where the transformer is in this one.
+        directory: the checkpoint. It passes if it has no file of modules.
+        folder: refuse only if the transformer is in this subfolder.
 
     Raises:
-        InputError: it is so; or the file of modules is damaged.
+        InputError: the transformer is in a subfolder, or the file of modules is damaged.
     """
     path = directory / MODULES
     try:

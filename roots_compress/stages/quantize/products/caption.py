@@ -8,10 +8,6 @@ from typing import Any
 FORMS = {"integer": "integer products", "float": "weights only"}
 
 
-CACHES = {"int8": "float", "float": "int8"}
-"""The other kind of cache."""
-
-
 def choice_caption(notes: Mapping[str, Any]) -> str | None:
     """Return sentences on what was chosen, for what, and what the other would have given.
 
@@ -30,7 +26,7 @@ def _said(choice: Any, line: Callable[[dict[str, Any]], str]) -> str | None:
 
 def _cache_line(choice: dict[str, Any]) -> str:
     chosen, took, work = choice["cache"], choice["milliseconds"], choice["workload"]
-    other, added = CACHES[chosen], choice["added_loss"]
+    other, added = "float" if chosen == "int8" else "int8", choice["added_loss"]
     said = f"Keys and values are cached as {chosen}, chosen for {work['read']:,} tokens read and "
     said += f"{work['write']:,} written. This takes {_time(took[chosen])}; {other} would take "
     said += f"{_time(took[other])} ({choice['source']})"
