@@ -104,7 +104,7 @@ def compress(
     on where it was stopped.
 
     Args:
-        model: a ROOTS or Hugging Face directory, or a GGUF file.
+        model: a folder of Hugging Face or of this program, or a GGUF file.
         max_mb: the largest graph, in millions of bytes.
         min_speedup: the least gain over the model as it is, in its task's last workload.
         max_loss: by how much quality may be worse: 0.05 is 5% of a perplexity, or 0.05 of an accuracy.

@@ -66,7 +66,7 @@ def request(
     """Look at a checkpoint, and check all that can be checked before it is compressed.
 
     Args:
-        checkpoint: a ROOTS or Hugging Face directory, or a GGUF file.
+        checkpoint: a folder of Hugging Face or of this program, or a GGUF file.
         bounds: what the result must keep.
         settings: of the whole run (`data`, `evaluation`, `seed`, `device`), in a recipe's form.
         stages: a chain to carry out, as a recipe has it, in place of trying candidates.

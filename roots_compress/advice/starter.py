@@ -10,7 +10,7 @@ STARTER = """\
 #
 # `roots-compress init CKPT` looks at a model and writes a recipe that suits it.
 name: first
-model: path/to/checkpoint   # a ROOTS or Hugging Face directory, or a GGUF file
+model: path/to/checkpoint   # a folder of Hugging Face or of this program, or a GGUF file
 stages:
   - kind: quantize          # 8-bit weights; a timing of some seconds chooses the kind of products
     scheme: int8

@@ -55,9 +55,9 @@ class Verb(TyperCommand):
         return [_BRACES.sub(r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the parameters under headings, in the order in which these are met; few need none."""
+        """Write the parameters under headings: arguments, then what is the verb's own; few need no more."""
         parameters = self.get_params(ctx)
-        rows: dict[str, list[tuple[str, str]]] = {}
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in parameters:
             usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
             own = parameter.rich_help_panel if len(parameters) > FEW else None
@@ -84,8 +84,9 @@ class Verb(TyperCommand):
 
 def _write(rows: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
     for heading, listed in rows.items():
-        with formatter.section(heading):
-            formatter.write_dl(listed)
+        if listed:
+            with formatter.section(heading):
+                formatter.write_dl(listed)
 
 
 @cache

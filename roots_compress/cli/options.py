@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter
@@ -26,8 +26,16 @@ DEFAULT_RUN = Path("runs/current")
 RUN = "Run"
 HEADINGS = {"data": "Text", "evaluation": "Measuring", "seed": RUN, "device": RUN}
 """The headings of the options that set keys of a whole run, by the first of the key."""
+STAGE_HEADINGS = {
+    **dict.fromkeys(("architecture", "tokenizer", "objective"), "New model"),
+    "loss": "Loss",
+    "training": "Training",
+}
+"""Those of the options that set keys of a stage; the others are the verb's own options."""
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
-CHECKPOINT_HELP = "A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint."
+SOURCE_HELP = "A folder of Hugging Face or of this program, or a GGUF file."
+CHECKPOINT_HELP = f"{SOURCE_HELP} Default: the run's newest checkpoint."
+_NAMED = re.compile(r"`(\w+)(?:: (\w+))?`")
 
 ThreadsOption = Annotated[
     int | None,
@@ -91,9 +99,11 @@ def with_options(**groups: Sequence[FieldOption]) -> Callable[[Callable[..., Non
 
         hints = get_type_hints(verb, include_extras=True)
         parameters: list[Parameter] = []
+        typed = {each.key[-1]: each.name for options in groups.values() for each in options}
         for name, parameter in inspect.signature(verb).parameters.items():
             if name in groups:
-                parameters += [_parameter(option, of_run=name == "of_run") for option in groups[name]]
+                headings = HEADINGS if name == "of_run" else STAGE_HEADINGS
+                parameters += [_parameter(option, headings, typed) for option in groups[name]]
             else:
                 parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
         spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -117,8 +127,14 @@ def _given(options: Sequence[FieldOption], values: dict[str, Any]) -> list[Assig
     ]
 
 
-def _parameter(option: FieldOption, *, of_run: bool) -> Parameter:
-    """Return the parameter that Typer reads an option off; those of a whole run have headings."""
+def _parameter(option: FieldOption, headings: Mapping[str, str], typed: Mapping[Any, str]) -> Parameter:
+    """Return the parameter that Typer reads an option off.
+
+    Args:
+        option: the option.
+        headings: of a verb's help, by the first of an option's key.
+        typed: the verb's options, by the last of their keys.
+    """
     kind: Any = option.type
     name, shown = option.name, None
     if option.value is not None:
@@ -139,11 +155,17 @@ def _parameter(option: FieldOption, *, of_run: bool) -> Parameter:
         None,
         name,
         metavar=shown,
-        help=option.help,
+        help=_NAMED.sub(lambda named: _as_typed(named, typed), option.help),
         show_default=False,
-        rich_help_panel=HEADINGS[str(option.key[0])] if of_run else None,
+        rich_help_panel=headings.get(str(option.key[0])),
     )
     return Parameter(_python_name(option), Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
+
+
+def _as_typed(named: re.Match[str], typed: Mapping[Any, str]) -> str:
+    """Return a setting that a help names as a recipe has it, `records: tags`, as it is typed."""
+    option = typed.get(named[1])
+    return f"`{' '.join(filter(None, (option, named[2])))}`" if option else named[0]
 
 
 def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:

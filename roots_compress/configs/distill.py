@@ -24,7 +24,8 @@ class DistillConfig(StageSettings):
     name: StageName = "distill"
     """Label of the row in reports."""
     student: str = "small"
-    """A preset derived from the teacher (`tiny`, `small`, `medium`), a ROOTS config file, or a checkpoint."""
+    """A preset derived from the teacher (`tiny`, `small`, `medium`), a JSON file with a shape as in the
+    config.json of a checkpoint, or a checkpoint."""
     loss: DistillLossConfig = DistillLossConfig()
     """The objective."""
     training: TrainingConfig = TrainingConfig()

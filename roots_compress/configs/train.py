@@ -30,7 +30,7 @@ class SparseAttentionConfig(Settings):
 
 
 class ArchitectureConfig(Settings):
-    """The shape of a ROOTS model trained from scratch; every layer gets the same widths."""
+    """The shape of a new model; every layer gets the same widths."""
 
     recipe_only: ClassVar[str] = (
         "num_attention_heads num_key_value_heads head_dim intermediate_size max_position_embeddings norm "
@@ -100,7 +100,8 @@ class ObjectiveConfig(Settings):
 
     mlm: PositiveFloat = 1.0
     """Weight of masked language modelling. 15% of the tokens are chosen; of these 80% are masked, 10%
-    replaced by a random token, 10% kept. With an objective, a new model is an encoder."""
+    replaced by a random token, 10% kept. With this, `nsp` or `rtd` a new model is an encoder; without any, it
+    predicts the next token."""
     nsp: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of next-sentence prediction: whether one part of a text follows another. Half do."""
     rtd: Annotated[float, Field(ge=0.0)] = 0.0
@@ -123,7 +124,7 @@ DECODER_KEYS = (
 
 
 class TrainConfig(StageSettings):
-    """Train a new ROOTS model, or a checkpoint further, by cross-entropy on text or labels.
+    """Train a new model, or a checkpoint further, by cross-entropy on text or labels.
 
     As the first stage of a recipe without `model` it makes a new model and tokenizer, which become the
     run's baseline; later, or with a `model`, it goes on training the model it is given.

@@ -16,6 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from roots_compress.cli.app import app
+from roots_compress.configs.recipe.schema import STAGES
 from roots_compress.results import RunMetrics
 from tests.report.figures import run as make_run
 from tests.report.figures import stage
@@ -101,6 +102,8 @@ def test_every_verb_shows_an_example_that_can_be_typed(verb: str) -> None:
     [
         ("prune", ["Arguments", "Options", "Run", "Text", "Measuring", "Output", "Example"]),
         ("eval", ["Arguments", "Options", "Run", "Text", "Measuring", "Output", "Example"]),
+        ("distill", ["Options", "Loss", "Training", "Run", "Text", "Measuring", "Output", "Example"]),
+        ("export", ["Arguments", "Options", "Example"]),
         ("bench", ["Arguments", "Options", "Example"]),
     ],
 )
@@ -110,6 +113,14 @@ def test_help_puts_many_options_under_headings_and_says_types_in_plain_words(
     shown = CliRunner().invoke(app, [verb, "--help"]).output
     assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == headings
     assert not re.findall(r"<list|\w range>", shown)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_names_settings_as_they_are_typed(stage: str) -> None:
+    shown = " ".join(CliRunner().invoke(app, [stage, "--help"]).output.split())
+    settings = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", shown)}
+    assert settings & set(re.findall(r"`(\w+)(?:: \w+)?`", shown)) <= {"run"}  # a value of --text
+    assert "ROOTS" not in shown
 
 
 def complete(words: str, cwd: Path) -> list[str]:

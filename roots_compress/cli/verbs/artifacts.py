@@ -12,7 +12,7 @@ import typer
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give
-from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, with_options
+from roots_compress.cli.options import DEFAULT_RUN, SOURCE_HELP, CheckpointArgument, with_options
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError
 
@@ -24,12 +24,10 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folde
 
 
 def import_(
-    source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A Hugging Face or ROOTS directory, or a GGUF file.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP)],
     out: OutOption,
 ) -> None:
-    """Write a Hugging Face or GGUF model as a ROOTS checkpoint."""
+    """Write a Hugging Face or GGUF model as a checkpoint of this program."""
     from roots_compress.checkpoints.inspect import inspect_source
     from roots_compress.run.outputs import new_folder
 

@@ -52,7 +52,7 @@ def run(
     rehearse: Annotated[bool, typer.Option("--rehearse", help=REHEARSE_HELP)] = False,
     tracker: TrackOption = None,
 ) -> None:
-    """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
+    """Carry out a recipe and its search, if it has one; finished stages of an earlier try are reused."""
     for option, given in (("--junit", junit), ("--fresh", fresh), ("--track", tracker)):
         if rehearse and given:
             raise InputError("has no effect on a rehearsal", where=option, remedy="Leave one of the two out.")

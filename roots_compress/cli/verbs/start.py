@@ -15,15 +15,13 @@ from roots_compress.cli import completion
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give, give_run, tell, track
-from roots_compress.cli.options import RUN, FreshOption, TrackOption, with_options
+from roots_compress.cli.options import RUN, SOURCE_HELP, FreshOption, TrackOption, with_options
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
 
 if TYPE_CHECKING:
     from roots_compress.advice.bounds import Bounds
-
-CHECKPOINT = "A ROOTS or Hugging Face directory, or a GGUF file."
 
 
 def _compress() -> Callable[..., None]:
@@ -38,7 +36,7 @@ def _compress() -> Callable[..., None]:
     def compress(
         *,
         checkpoint: Annotated[
-            Path, typer.Argument(metavar="CKPT", help=CHECKPOINT, autocompletion=completion.checkpoints)
+            Path, typer.Argument(metavar="CKPT", help=SOURCE_HELP, autocompletion=completion.checkpoints)
         ],
         max_mb: Annotated[
             float | None,
@@ -143,7 +141,7 @@ def _init() -> Callable[..., None]:
         *,
         checkpoint: Annotated[
             Path | None,
-            typer.Argument(metavar="CKPT", help=f"{CHECKPOINT} Without it, name your model in the file."),
+            typer.Argument(metavar="CKPT", help=f"{SOURCE_HELP} Without it, name your model in the file."),
         ] = None,
         target: Annotated[
             list[str] | None,

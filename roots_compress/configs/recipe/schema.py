@@ -79,8 +79,8 @@ class Recipe(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=64)]
     """Names the run and, unless another folder is asked for, its folder under `runs/`."""
     model: PathSetting | None = None
-    """The model to compress: a ROOTS or Hugging Face directory, or a GGUF file. Not needed where the first
-    stage is `train`, which then makes the model that is the run's baseline."""
+    """The model to compress: a folder of Hugging Face or of this program, or a GGUF file. Not needed if
+    the first stage is `train`, which then makes the model that is the run's baseline."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Fixes every random choice of the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
