@@ -49,11 +49,7 @@ def recipe_key(*path: str | int) -> Key:
 
 
 class Text(str):
-    """A sentence in pieces. Those that are a `Key` are shown as the user knows the setting.
-
-    Args:
-        pieces: texts and keys, in order.
-    """
+    """A sentence in pieces. Those that are a `Key` are shown as the user knows the setting."""
 
     pieces: tuple[str, ...]
 

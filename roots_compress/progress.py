@@ -55,7 +55,6 @@ class Phases(_Work, Events):
     by its own pace, the phases to come by their costs and by the pace of the whole so far.
 
     Args:
-        label: the whole.
         costs: what each phase is expected to cost, by its label, in the order of the phases and in any unit.
     """
 
@@ -89,8 +88,6 @@ class Display(_Work):
 
     Args:
         events: where it is told; of `Phases`, it is the phase `label`.
-        label: what is being done.
-        done: what was done before.
     """
 
     def __init__(self, events: Events, label: str, *, done: int = 0) -> None:

@@ -42,9 +42,6 @@ def grouped_row(row: object, kind: type[Any], metrics: type[Any], *, timed: tupl
     """Return a row of `metrics.json` with its figures in the groups of its metrics.
 
     Args:
-        row: as the file holds it.
-        kind: the class of rows.
-        metrics: the class of its metrics.
         timed: what names of timings end with.
     """
     if not isinstance(row, dict):

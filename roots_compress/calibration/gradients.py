@@ -40,7 +40,6 @@ def observe_gradients(
 
     Args:
         model: on the device; its parameters' `requires_grad` is as before when this returns.
-        windows: calibration text; one window at a time.
         names: of linear modules.
         observer: sees the modules of a window from the last to the first.
         sampled: targets are drawn from the model's own predictions with this (on the CPU), which makes the

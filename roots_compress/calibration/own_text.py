@@ -53,10 +53,7 @@ def own_text(
 
     Args:
         model: in evaluation mode, on any device.
-        windows: N, one or more.
-        block_size: T.
         bos: opens each window; None where the tokenizer adds none.
-        seed: decides the draws.
 
     Raises:
         StageError: the model predicts NaN.
@@ -81,7 +78,6 @@ def writing_step(model: RootsWithHead, windows: int, block_size: int) -> Callabl
     Args:
         model: in evaluation mode.
         windows: written side by side.
-        block_size: the tokens of each.
     """
     writer, past = _writer(model), empty_cache(model.config.spec, block_size)
     ids_N1, generator = torch.zeros(windows, 1, dtype=torch.long), torch.Generator().manual_seed(0)

@@ -72,8 +72,6 @@ def load_checkpoint(
     Without a dtype, floating-point weights keep a ROOTS checkpoint's float16, and else become float32.
 
     Args:
-        source: the checkpoint.
-        dtype: of the weights.
         spread: puts the weights on several devices, each as it is read; None: all into memory.
 
     Raises:
@@ -129,9 +127,7 @@ def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, kind: str, 
 
     Args:
         checkpoint: an encoder, whatever its head gives.
-        names: of the labels, by their numbers.
         kind: of the head, as `labelled` takes it.
-        seed: draws the head's weights.
     """
     config = copy.deepcopy(checkpoint.model.config)
     config.spec = labelled(config.spec, names, kind=kind)

@@ -30,7 +30,6 @@ def of_vectors(
         tensors: of the model as its family has it. A head for the next token is left out, as
             sentence-transformers does.
         directory: the model's; its settings have been read.
-        read: reads a tensor of a file.
 
     Raises:
         InputError: a file is damaged, or has other tensors than a dense layer.

@@ -39,11 +39,6 @@ def whole_tensors(
 ) -> tuple[list[str], Callable[[str], Tensor]]:
     """Return the names of a checkpoint's matrices, and what reads one: those in MXFP4 as floats.
 
-    Args:
-        entries: the tensors as they are stored.
-        take: returns a stored tensor.
-        where: the checkpoint, for messages.
-
     Raises:
         InputError: blocks and scales do not fit together.
     """

@@ -42,7 +42,6 @@ def models_of_pieces(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]
     """Return the names of such models' files; none of a folder that has another tokenizer, or tokenizer.json.
 
     Args:
-        folder: with the files.
         config: the model's; the class of the tokenizer is named there if it is not among its settings.
     """
     named = read_settings(folder).get("tokenizer_class") or config.get("tokenizer_class")
@@ -60,9 +59,7 @@ def tokenizer_of_pieces(folder: Path, names: Sequence[str], where: Path) -> PreT
     that a model lacks is unknown, also where the model of the other side has it.
 
     Args:
-        folder: with the files.
         names: of the models, as `models_of_pieces` returns them.
-        where: the folder that errors name.
 
     Raises:
         InputError: a file is missing, or not of this form.

@@ -40,7 +40,6 @@ def as_written(
     """Return a tokenizer of the plain class that gives the same ids.
 
     Args:
-        tokenizer: as transformers loaded it.
         folder: the files that it was loaded from.
         source: their checkpoint, whose configuration names BOS and EOS where the tokenizer does not.
 

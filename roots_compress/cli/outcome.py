@@ -64,11 +64,6 @@ def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
 def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> None:
     """Tell what came of each gate, and end with exit code 3 where one was missed.
 
-    Args:
-        metrics: of the finished run.
-        where: what was carried out: the recipe, or the run's folder.
-        junit: the file for JUnit XML, if one was asked for.
-
     Raises:
         GateMissedError: a gate was missed.
     """

@@ -114,7 +114,6 @@ def responses(
     are those of what the assistant says. The tokens of the format's marks after an answer are scored too.
 
     Args:
-        documents: conversations.
         longest: most tokens of a conversation; the rest of a longer one is left out.
         tokens: of all together, at `BYTES_PER_TOKEN`; at least one is returned.
 

@@ -73,8 +73,6 @@ def encode(
     A text for which this is not so is read as a whole from there on.
 
     Args:
-        texts: read one after another.
-        tokenizer: a fast one.
         places: whether the tokens' `starts` and `ends` are asked for; without, they may be zeros.
 
     Raises:
@@ -130,8 +128,6 @@ def bytes_of_tokens(text: str, piece: Piece, carried: int) -> tuple[Places, int]
     counts once, with the first of them.
 
     Args:
-        text: the whole text.
-        piece: of it, in the order of the text.
         carried: bytes before the piece that no token was counted for; its first token is.
     """
     part = text[piece.start : piece.end]

@@ -24,7 +24,6 @@ def keep_back(
         documents: the text. Of those that are streamed, in an order that was drawn, the last are kept back.
         fraction: the most to keep back.
         characters: no more documents are kept back than hold so many.
-        seed: draws which.
 
     Returns:
         what is left to learn from, and what is kept back; None where there is too little to part.

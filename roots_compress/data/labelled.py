@@ -56,7 +56,6 @@ def labelled_texts(
     `evaluated` chooses them.
 
     Args:
-        documents: each a text with a label.
         longest: most tokens of a text; the rest of a longer one is left out.
         tokens: of all texts together, at `BYTES_PER_TOKEN`; at least one text is returned.
 
@@ -174,8 +173,6 @@ def pack_rows(
 
     Args:
         framed: reads some of them, each in at most `block_size` tokens.
-        block_size: tokens in a window.
-        seed: decides the order.
         limit: the most windows to return; no more texts are tokenised than these need.
     """
     ids: list[int] = []

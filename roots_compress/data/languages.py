@@ -63,8 +63,6 @@ def translating(tokenizer: PreTrainedTokenizerFast, source: str, target: str) ->
 
     Args:
         tokenizer: of a model that translates.
-        source: the code of the sources' language.
-        target: that of the targets'.
 
     Raises:
         InputError: the tokenizer tells no languages apart, or does not know one of them.

@@ -43,9 +43,6 @@ def pack(
     window, are dropped: padding would enter calibration statistics as if it were text.
 
     Args:
-        tokenizer: a fast tokenizer, for batches.
-        block_size: tokens in a window.
-        seed: decides the order of documents and windows.
         limit: the most windows to return; no more documents are tokenised than these need.
 
     Raises:

@@ -91,9 +91,7 @@ def pack_pairs(
     """Pack pairs into windows of `block_size` tokens of sources and as many of targets.
 
     Args:
-        documents: pairs.
         block_size: tokens of each side of a window; the rest of a longer text is left out.
-        seed: decides the order.
         limit: the most windows to return; no more pairs are tokenised than these need.
 
     Raises:

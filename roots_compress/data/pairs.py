@@ -78,8 +78,6 @@ def sides(
     """Return texts as a model reads or says them, each cut to so many tokens.
 
     Args:
-        texts: sources, or targets.
-        name: which of both they are.
         longest: most tokens, with what is put around a text.
         key: of the setting that says so, for the message.
 
@@ -143,9 +141,7 @@ def evaluation_pairs(
     """Return pairs at even distances, each side cut to so many tokens.
 
     Args:
-        documents: pairs.
         longest: most tokens of a source, and of a target.
-        limit: most pairs.
 
     Raises:
         InputError: there is no room for text.

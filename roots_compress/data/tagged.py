@@ -47,7 +47,6 @@ def tagged_texts(
     `evaluated` chooses them.
 
     Args:
-        documents: each with tags.
         longest: most tokens of a text; the words of its rest are not judged.
         tokens: of all texts together, at `BYTES_PER_TOKEN`; at least one text is returned.
 

@@ -63,7 +63,6 @@ def masked_texts(texts: EvaluationTexts, tokenizer: PreTrainedTokenizerFast, *, 
     """Choose the tokens that are hidden: of each text all but special ones, or so many at even distances.
 
     Args:
-        texts: as `evaluation_texts` returns them.
         most: hidden tokens of a text.
 
     Raises:
@@ -92,7 +91,6 @@ def evaluation_texts(
     Args:
         documents: the text; blank lines part its paragraphs.
         longest: most tokens of a paragraph; the rest of a longer one is left out.
-        limit: most paragraphs.
 
     Raises:
         InputError: there is no text, or no room for one between what opens and closes it.
@@ -116,7 +114,6 @@ def framed_texts(
     The tokenizer says on which side.
 
     Args:
-        texts: to be read, each by itself.
         longest: most tokens of a text.
         key: of the setting that says so, for the message.
 
@@ -149,7 +146,6 @@ def framed_pairs(
     """Return the tokens of texts or pairs as the tokenizer joins them, the longer text cut until they fit.
 
     Args:
-        documents: each one text or two.
         longest: most tokens of a pair.
         key: of the setting that says so, for the message.
 
@@ -203,7 +199,6 @@ def evaluated(documents: Sequence[Document], longest: int, tokens: int) -> list[
     the same texts.
 
     Args:
-        documents: to choose from.
         longest: most tokens that are read of a document.
         tokens: of all together, at `BYTES_PER_TOKEN`.
     """
@@ -222,10 +217,7 @@ def as_texts(
     """Return texts, each padded to one length.
 
     Args:
-        rows: the tokens of each text.
-        longest: the length to pad to.
         documents: the whole text that they are of.
-        tokenizer: that the tokens are of.
         types: which text of a pair each token is of, for each row; none where all are of the first.
     """
     types_NT = padded(types or [[]], 0, longest)

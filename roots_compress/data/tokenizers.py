@@ -65,11 +65,6 @@ def train_tokenizer(
     same order give the same tokenizer. A short text may hold too little to fill `config.vocab_size`: the
     vocabulary is then smaller.
 
-    Args:
-        documents: the text.
-        config: kind, size and names.
-        encoder: whether an encoder is to read it.
-
     Raises:
         InputError: the special tokens are empty or repeated, or leave no room for the 256 bytes.
     """

@@ -117,9 +117,6 @@ class PackedWindows:
 
         Another process that is sent them opens the same files.
 
-        Args:
-            folder: for these files alone; it is made.
-
         Raises:
             OSError: they cannot be written.
         """

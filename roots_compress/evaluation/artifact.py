@@ -54,11 +54,7 @@ def measure_quality(
     memory at a time.
 
     Args:
-        task: what the run's models are for.
-        load: loads the checkpoint's model.
-        examples: what quality is measured on.
         config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
-        threads: threads within an operator of the graph.
         first: the run's first model; None where that is the one measured.
         sample: has an engine of the graph write samples.
         progress: called with the examples measured, through graph and checkpoint, and twice their number.
@@ -162,11 +158,7 @@ def protocol_of(
     """Return what the figures depend on beside the models.
 
     Args:
-        config: how the figures are measured.
-        examples: what quality is measured on.
         max_context: the shortest context of the models timed together.
-        threads: threads of the timings, resolved.
-        text: what the held-out text is, in words.
 
     Raises:
         InputError: the models' context has no room for the decoded tokens.

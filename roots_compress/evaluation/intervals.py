@@ -35,7 +35,6 @@ def interval(
     should know about the bootstrap", the expanded percentile interval).
 
     Args:
-        scores: by example.
         of_mean: the figure of a mean over all places; it must rise.
         most: what no figure is above, if there is such.
     """
@@ -54,7 +53,6 @@ def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interva
 
     Args:
         before: the row that is compared with.
-        after: the other one.
     """
     found = paired_difference(before, after)
     return None if found is None else (task.of_mean(found[0]), task.of_mean(found[1]))

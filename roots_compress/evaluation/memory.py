@@ -25,10 +25,8 @@ def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: i
     that ONNX Runtime maps count as far as they were read.
 
     Args:
-        folder: a folder with a graph.
         context: tokens of context, as `Task.lengths` returns them.
         decode_tokens: tokens decoded after it, where the task decodes.
-        threads: threads within an operator.
 
     Raises:
         InputError: the folder is not a whole graph.

@@ -68,8 +68,6 @@ def written(
     """Return what a model writes after each prompt: at most `NEW_TOKENS` tokens, the likeliest each time.
 
     Args:
-        prompts: of held-out text.
-        stop_tokens: ids that end a text.
         settings: what is done to logits before a token is chosen.
     """
 

@@ -52,7 +52,6 @@ def evaluate_artifact(
     Args:
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
         text: its held-out part is what quality is measured on.
-        evaluation: windows and threads.
         records: what the text's records hold, where it is not what the model's own task reads.
         devices: over which a checkpoint is spread, as `limits_of` reads it; None: all of it in memory.
         progress: called with the examples measured and their number.

@@ -46,9 +46,6 @@ def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
     `norms` all norms; `head` what the model's head has of its own; `other` constants and the graphs'
     operators themselves.
 
-    Args:
-        model: the checkpoint's.
-
     Raises:
         InputError: the folder is not a whole graph.
     """

@@ -48,11 +48,9 @@ def measure_speed(
     Every graph stays open throughout, so all must fit in memory.
 
     Args:
-        folders: the graphs, by the labels of the result.
         contexts: context lengths; those the models cannot hold are replaced as `Task.lengths` says.
         decode_tokens: tokens decoded in each timing, where the task decodes.
         repeats: timings of each figure, after one that is not counted.
-        threads: threads within an operator.
         progress: called after every timing.
 
     Raises:

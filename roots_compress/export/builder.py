@@ -68,7 +68,6 @@ class GraphBuilder:
 
         Args:
             body: of an `If` or a `Scan`.
-            values: all of one type.
             dtype: their type; by default the graph's.
         """
         for value in values:

@@ -24,8 +24,6 @@ class Distances:
     """Additions to the scores of a graph's attentions; one serves for all whose tables are equal.
 
     Args:
-        matrices: of the model.
-        queries: how many there are, `(1,)`.
         keys: how many there are, `(1,)`; the queries are the last of them.
     """
 

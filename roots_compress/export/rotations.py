@@ -93,8 +93,6 @@ class Angles:
     """The angles of tokens at given positions, computed where an attention first asks for them.
 
     Args:
-        builder: of the graph.
-        spec: of the model.
         position_BT: makes the tokens' positions.
     """
 

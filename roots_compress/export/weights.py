@@ -105,7 +105,6 @@ class Matrices:
         """Return one initializer over the same tensor of modules of equal shapes, `(stacks, rows, ...)`.
 
         Args:
-            name: the initializer's.
             modules: for each stack the modules whose rows take turns in it.
             part: the tensor; weights in groups lie flat.
         """

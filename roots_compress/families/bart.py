@@ -210,7 +210,6 @@ def bart_family(
     """Return a family of BART's shape.
 
     Args:
-        form: what tells it from others.
         read: its own reading, where `read_bart` is not all of it.
     """
     # A file of the class without a head has no bias of logits.

@@ -23,12 +23,7 @@ EPS_KEY, SCALE = "layer_norm_eps", "logit_scale"
 def read_cohere(
     switches: Switches, *, windows: ReadWindows = Switches.no_windows, theta: float = DEFAULT_THETA
 ) -> ModelSpec:
-    """Return what a configuration says, with positions in all layers.
-
-    Args:
-        windows: as `read_decoder` takes them.
-        theta: the default of the positions' base.
-    """
+    """Return what a configuration says, with positions in all layers."""
     return read_decoder(
         switches,
         windows=windows,

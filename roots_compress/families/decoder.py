@@ -68,7 +68,6 @@ def read_shape(
     """Take the numbers of a configuration.
 
     Args:
-        switches: the configuration; `finish` is left to the caller.
         head_dim: the default; None for hidden size over heads.
         null_head_dim: whether null means hidden size over heads; else it is refused, as by transformers.
         stated_head_dim: whether there must be one, as transformers' class has no default.
@@ -77,8 +76,6 @@ def read_shape(
         whole_heads: whether the family's class wants a hidden size that is a multiple of the heads.
         own_heads: whether `head_dim` is read; else it may only say hidden size over heads.
         filled: whether the heads together must be as wide as the hidden size.
-        context: the default of `max_position_embeddings`.
-        tied: the default of `tie_word_embeddings`.
         eps: the default of `eps_key`.
         norm: of the family but for its epsilon; an RMS norm if None.
         eps_key: the key of the norms' epsilon.
@@ -168,22 +165,18 @@ def read_decoder(
     """Read the configuration of a decoder like Llama, whose layers are alike but for their windows.
 
     Args:
-        switches: the configuration; `finish` is left to the caller.
         windows: reads those of the layers; a family has none by default.
-        biases: as `read_biases` takes them.
         mlp_bias: whether feed-forward blocks have biases; None where `mlp_bias` decides.
         gated: whether they have a gate.
         qk_norm: of queries and keys but for its epsilon, which is the other norms'.
         scaled: whether embeddings are multiplied by the root of the hidden size.
         rope: the rotary positions, where the caller has read them.
         ropes: as `ropes_by_type` takes them, where those of layers with windows differ.
-        theta: the default of their base.
         partial: the default of the share of a head that they turn; None where that is all of it.
         attention: more fields of all layers' attention.
         norms: of each block.
         parallel: whether both blocks of a layer read the same stream.
         one_norm: whether they then read it through one norm.
-        head: of the logits.
         defaults: of the family, as `read_shape` takes them.
     """
     shape = read_shape(switches, **defaults)
@@ -266,13 +259,7 @@ def decoder_spec(
     head: LmHead | None = None,
     layer_inputs: LayerInputs | None = None,
 ) -> ModelSpec:
-    """Return a decoder of these layers, with a final norm.
-
-    Args:
-        scale: factor on the token embeddings.
-        head: of the logits.
-        layer_inputs: per-layer embeddings.
-    """
+    """Return a decoder of these layers, with a final norm."""
     return ModelSpec(
         stacks={"decoder": Stack(layers=tuple(layers), final_norm=shape.norm)},
         embeddings=Embeddings(

@@ -46,7 +46,6 @@ def read_encoder(
     """Read the configuration of an encoder of alike layers.
 
     Args:
-        switches: the configuration; `finish` is left to the caller.
         kinds: the family's classes, and what each is for; the last where the configuration names none.
         names: the family's keys by BERT's.
         norm: of all layers; None where `layer_norm_eps` says it.
@@ -140,9 +139,7 @@ def write_encoder(
     """Return an encoder's config.json; what the family cannot say is found by reading it back.
 
     Args:
-        kinds: as `read_encoder` takes them.
         names: the family's keys by BERT's.
-        unread_positions: as `read_encoder` takes them.
     """
     attention, mlp = first_blocks(spec)
     written: dict[str, Any] = {

@@ -35,10 +35,8 @@ def read_head(
     """Return what a model ends with, by its class.
 
     Args:
-        kinds: as `read_encoder` takes them.
         masked: the family's head of a masked language model.
         labelled: its classifier of texts, whatever labels it has.
-        tagged: its classifier of tokens.
     """
     architectures = switches.architectures() or [next(reversed(kinds))]
     known = [kinds[name] for name in architectures if name in kinds]

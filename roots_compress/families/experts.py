@@ -47,8 +47,6 @@ def with_experts(
     """Return a model with experts of the widths of its feed-forward blocks in their place.
 
     Args:
-        spec: of the model with feed-forward blocks.
-        key: of the number of experts.
         chosen: the default of the experts that a token goes through.
         renormalise: whether the chosen experts' weights are divided by their sum. A softmax over the chosen
             experts' logits alone gives the same.
@@ -77,7 +75,6 @@ def without_experts(
     """Return a model with feed-forward blocks in the place of experts, the experts, and keys of them.
 
     Args:
-        key: of the number of experts.
         channels: of the feed-forward blocks, where no layer has one; None for those of each expert.
 
     Raises:
@@ -102,10 +99,6 @@ def read_moe(
     """Take what a Qwen says of experts; all but the last are defaults.
 
     Args:
-        activation: of each expert.
-        experts: how many there are.
-        chosen: those that a token goes through.
-        channels: of each.
         renormalise: whether the chosen experts' weights are divided by their sum; None where they are, and no
             key says it.
     """
@@ -143,9 +136,7 @@ def read_shared(
     """Take the keys of a Qwen's routed and shared experts.
 
     Args:
-        activation: of all.
         channels: the defaults of each expert's, and of that for all.
-        defaults: others, as `read_moe` takes them.
     """
     moe = read_moe(switches, activation, channels=channels[0], **defaults)
     width = switches.number("shared_expert_intermediate_size", channels[1])

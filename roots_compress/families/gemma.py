@@ -81,11 +81,9 @@ def read_gemma(
     """Read a configuration of Gemma 2 or 3.
 
     Args:
-        switches: the configuration; `finish` is left to the caller.
         pattern: all layers slide but every so-manieth, unless they are told apart.
         cap: the default of the bound of logits.
         scores: the bound of scores.
-        others: as `read_decoder` takes them.
     """
 
     def windows(switches: Switches, layers: int) -> list[int | None]:

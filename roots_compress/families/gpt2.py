@@ -41,14 +41,9 @@ def read_gpt(
     """Read a configuration with GPT-2's keys.
 
     Args:
-        switches: the configuration; `finish` is left to the caller.
         attention: makes the attention of so many heads of a size.
-        context: the default of `n_positions`.
         positions: whether they are learned.
-        activation: the default of `activation_function`.
-        tied: the default of `tie_word_embeddings`.
         parallel: whether both blocks of a layer read the same stream.
-        head: of the logits.
     """
     switches.require_writer()
     switches.all_renamed(SPELLINGS)

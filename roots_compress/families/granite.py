@@ -34,8 +34,6 @@ def granite_spec(
     of x / m with eps / m² is the norm of x with eps.
 
     Args:
-        positions: whether the model has rotary positions.
-        mlp_bias: whether feed-forward blocks have biases.
         instead: of each layer the block in place of attention, or None; nothing where all layers attend.
     """
     rope = rope_of(switches, read_rope(switches))

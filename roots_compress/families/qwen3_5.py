@@ -43,11 +43,7 @@ MROPE = ("mrope_section", "mrope_interleaved")
 
 
 def read_hybrid(switches: Switches, kv_heads: int = 2) -> tuple[Shape, list[OpSpec]]:
-    """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens.
-
-    Args:
-        kv_heads: the default of key/value heads.
-    """
+    """Take all but the feed-forward blocks: the numbers, and each layer's block that reads other tokens."""
     shape = read_shape(
         switches,
         head_dim=256,

@@ -31,7 +31,6 @@ def rope_of(switches: Switches, parameters: dict[str, Any], *, head_dim: int = 0
     """Return the rotary positions that `read_rope` found.
 
     Args:
-        parameters: as `read_rope` returns them.
         head_dim: of the heads, which may be turned in part.
     """
     plain = dict(parameters)
@@ -53,7 +52,6 @@ def read_rope(
 
     Args:
         partial: the share of a head that the family turns by default; None where that is all of it.
-        theta: the family's default.
 
     Raises:
         InputError: two spellings differ, or ROOTS cannot express what they say.
@@ -84,7 +82,6 @@ def longrope(
         parameters: an object of rotary positions; what is taken leaves it.
         pairs: of channels that are turned.
         original: the length from which on the long factors hold.
-        max_positions: the model's context.
     """
     factors = []
     for key in ("short_factor", "long_factor"):
@@ -114,7 +111,6 @@ def ropes_by_type(
     `rope_parameters` holds an object for each; before transformers 5, `rope_scaling` was full attention's.
 
     Args:
-        max_positions: the model's context.
         kinds: for each kind of layer the key at the top that may hold its base, if there is one, and the base
             where nothing does.
 

@@ -44,7 +44,6 @@ def read_routed(
     """Take the keys of experts with a sigmoid router, and of the shared expert.
 
     Args:
-        activation: of all.
         experts: the default of how many there are; None where there is none.
         chosen: the same of the experts that a token goes through.
         channels: the default of each expert's.
@@ -74,13 +73,7 @@ def read_routed(
 def read_groups(
     switches: Switches, experts: int, defaults: tuple[int | None, int | None], *, best: int
 ) -> Groups | None:
-    """Take the groups of so many experts, and those that a token's are chosen from; None where all are one.
-
-    Args:
-        experts: how many there are.
-        defaults: of both numbers.
-        best: as of `Groups`.
-    """
+    """Take the groups of experts, and those that a token's are chosen from; None where all are one."""
     count, chosen = switches.number("n_group", defaults[0]), switches.number("topk_group", defaults[1])
     if experts % count or experts // count < best or chosen > count:
         switches.refuse(
@@ -99,15 +92,7 @@ def shared_mlp(
     *,
     bias: bool = False,
 ) -> Mlp:
-    """Take the number of shared experts, and return it.
-
-    Args:
-        width: of each expert.
-        activation: of all.
-        key: of their number.
-        default: of it.
-        bias: whether its layers have biases.
-    """
+    """Take the number of shared experts, and return it."""
     return Mlp(channels=width * switches.number(key, default), activation=activation, bias=bias, shared=True)
 
 

@@ -203,7 +203,6 @@ class Switches:
         """Take the switches of sliding windows and return each layer's.
 
         Args:
-            layers: how many there are.
             by_default: whether a family's layers have windows unless they are said to have none, as
                 Mistral's; Qwen's have none unless `use_sliding_window` is true.
         """
@@ -221,7 +220,6 @@ class Switches:
 
         Args:
             window: of the layers that slide.
-            layers: how many there are.
             slides: which layers do, where no types are given.
         """
         types = self._left.pop("layer_types", None)

@@ -42,12 +42,8 @@ def to_roots(
     """Yield ROOTS names and tensors, loading one source tensor at a time.
 
     Args:
-        rules: the place of each tensor of the model.
-        names: every tensor of the source.
-        take: returns the tensor of a name.
         prefix: what may stand before a name, all of it or its last parts, and is left out of the rules.
         ignored: names of tensors that nothing reads, `{}` in the place of each number.
-        computed: the tensors that several source tensors make together.
         copies: names under which the tensor of another name may be stored too, or alone.
         family: what it is called, and `where` the source, for messages.
 
@@ -106,7 +102,6 @@ def multiplied(
     """Yield tensors by their ROOTS names, those of linear layers times the factors on them.
 
     Args:
-        tensors: with their names.
         factors: on weight and bias, by the layers' names within a transformer layer.
     """
     for name, tensor in tensors:

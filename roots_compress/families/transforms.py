@@ -124,7 +124,6 @@ def in_pairs(head_dim: int, turned: int, *, first: int = 0) -> Each:
     """Return what takes adjacent channels apart that rotary positions turn; ours turn one of each half.
 
     Args:
-        head_dim: channels of a head.
         turned: how many are turned, which are one after another.
         first: the first of them; ours are a head's first.
     """

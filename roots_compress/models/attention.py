@@ -107,7 +107,6 @@ class View:
     """What the attentions of one window share in one forward pass, made when it is first asked for.
 
     Args:
-        visibility: which keys queries see.
         positions_BS: each slot's position within its document.
         masked: whether anything is padded or packed.
     """
@@ -212,8 +211,6 @@ def explicit_attention(
     """Softmax attention over every visible key, of scores that are bounded, or beside each head's sink.
 
     Args:
-        visible_B1TS: True where a query may attend to a key.
-        scale: factor on the products of queries and keys.
         softcap: c of `c * tanh(score / c)` (Gemma 2, Riviere et al. 2024, arXiv:2408.00118).
         sinks_H: a score that joins each head's softmax, and brings no value (gpt-oss, OpenAI 2025,
             arXiv:2508.10925).

@@ -124,11 +124,7 @@ def recompute(model: nn.Module, wanted: bool) -> None:
 
 
 def make_block(op: Op, config: Any, place: Place) -> Block:
-    """Return the module of a block.
-
-    Args:
-        place: where it is.
-    """
+    """Return the module of a block."""
     begins = config.spec.begins
     layer = place.layer - (begins if place.layer >= begins else 0)
     return BLOCKS[type(op)](op, config, config.spec.path(place), layer)

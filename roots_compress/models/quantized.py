@@ -237,7 +237,6 @@ def make_embedding(config: Any, name: str, *, width: int, tied: bool) -> nn.Modu
     """Return the table of tokens that the config asks for under this module name, plain or quantized.
 
     Args:
-        width: of its rows.
         tied: whether the head multiplies by it too.
     """
     weight_format = format_of(config, name)

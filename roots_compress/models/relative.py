@@ -21,7 +21,6 @@ class Distances:
     Args:
         queries: T; they are the last of the keys.
         key_valid_BS: for the number of keys.
-        causal: whether no query sees a key after it.
     """
 
     def __init__(self, queries: int, key_valid_BS: Tensor, *, causal: bool) -> None:

@@ -63,7 +63,6 @@ def group_of(
     """Return torch-pruning's group of these units of an axis (all without), rooted in its projection.
 
     Args:
-        block: which has the axis.
         axis: with a projection, or with parts.
         part: of the axis, whose units they are.
     """
@@ -96,7 +95,6 @@ def keep_units(
     """Cut all units of a block's axis but these.
 
     Args:
-        model: cut in place.
         kept: the units that stay; of an axis with parts perhaps those of each, equally many.
 
     Raises:

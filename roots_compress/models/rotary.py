@@ -34,10 +34,6 @@ def rotary_frequencies(rope: Rope, head_dim: int, max_positions: int) -> Frequen
     """Return the frequencies of the turned channels.
 
     Scaled variants are computed by transformers.
-
-    Args:
-        head_dim: channels of its heads.
-        max_positions: that the model was made for.
     """
     turned = rope.rotary_dim or head_dim
     exponent = torch.arange(0, turned, 2, device="cpu").float() / turned

@@ -43,7 +43,6 @@ def as_autocast_reads(model: RootsWithHead, precision: Precision, *, replace: bo
 
     Args:
         model: float weights.
-        precision: of autocast.
         replace: change the model itself, of which the memory then never holds both.
     """
     if precision == "no":

@@ -63,7 +63,6 @@ def _fitted(recipe: Recipe, contexts: Sequence[int]) -> Recipe:
     """Return the recipe with windows that fit into its models' contexts, where their length was not given.
 
     Args:
-        recipe: what is to be done.
         contexts: as for `context_faults`.
     """
     placed = []

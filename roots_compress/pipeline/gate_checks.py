@@ -64,11 +64,6 @@ def _require_package(task: Task[Any], gate: str, where: Key) -> None:
 def read_stored(recipe: Recipe, folder: Path, task: Task[Any], threads: int) -> dict[Path, RunMetrics]:
     """Return the stored runs that gates compare with, by their paths.
 
-    Args:
-        recipe: what is to be done.
-        folder: the run that is to be.
-        threads: threads of its timings.
-
     Raises:
         InputError: one is not there or cannot be read, is the run itself or one of another task, lacks the
             row, or was timed on another machine, where a gate on speed compares with it.

@@ -65,12 +65,7 @@ def rehearse(setting: Setting) -> Iterator[Rehearsed]:
 
 
 class _Rehearsal:
-    """One rehearsal under way.
-
-    Args:
-        run: an empty run in a temporary folder.
-        models: where stand-ins are written.
-    """
+    """One rehearsal under way."""
 
     def __init__(self, setting: Setting, run: RunFolder, models: Path) -> None:
         self._run, self._models = run, models

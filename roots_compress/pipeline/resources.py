@@ -34,7 +34,6 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, 
     Args:
         stages: settings; None for a model that is imported.
         parameters: of the model that the first of them imports or starts from; None where it makes one.
-        device: `cpu` or `cuda`.
     """
     estimates: list[Estimate] = []
     for stage in stages:

@@ -22,7 +22,6 @@ def tell_chain(events: Events, steps: Iterable[Step], seconds: Mapping[tuple[str
     """Emit which stages a run consists of.
 
     Args:
-        steps: its rows.
         seconds: about how long each takes, by its kind and name.
     """
     events.emit(

@@ -81,8 +81,6 @@ def stage_key(
         stage: its settings, every default filled in. The label `name` is left out: it changes no result.
         parent: what was asked of the stage whose checkpoint it takes, as a hash; None for the first stage.
         threads: threads it computes with; sums are added in another order with another number.
-        device: `cpu` or `cuda`, as resolved.
-        seed: the recipe's.
         others: further ingredients by name, such as the hashes of texts and models read, or the evaluation's
             settings where its figures are committed with the stage.
     """

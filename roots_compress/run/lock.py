@@ -18,11 +18,6 @@ class WriterLock:
 
     Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id is in a file
     next to the lock, only so that a refused process can name it.
-
-    Args:
-        folder: is locked; exists.
-        what: the folder is, for the message.
-        option: names another.
     """
 
     def __init__(self, folder: Path, what: str = "run", option: str = "--run") -> None:

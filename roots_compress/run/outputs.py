@@ -155,8 +155,6 @@ def unwritten(
     """Return what is told of an output that failed.
 
     Args:
-        partial: the folder that was filled.
-        path: what it was to become.
         size: about what the weights in it take.
         out_of_files: whether the disk has no room for further files.
     """

@@ -75,11 +75,7 @@ def beam_search(
     """Return the tokens that follow a prompt, the stop token included.
 
     Args:
-        model: any engine.
-        prompt: token ids.
-        beams: the search's settings.
         max_new_tokens: the most tokens that the prompt is continued by.
-        stop_tokens: ids that end a text.
         settings: what is done to log-probabilities before tokens are chosen.
 
     Raises:

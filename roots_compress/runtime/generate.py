@@ -31,8 +31,6 @@ def require_sampling(
 
     Args:
         temperature: 0 where the likeliest token is taken each time.
-        top_k: see `generate`.
-        top_p: see `generate`.
         spelled: returns what a caller calls a setting.
 
     Raises:
@@ -67,7 +65,6 @@ def generate(
     """Continue each prompt, yielding one token per prompt as soon as it is known.
 
     Args:
-        model: any engine.
         prompts: token ids; lengths may differ.
         max_new_tokens: the most tokens each prompt is continued by.
         temperature: divides the logits; 0 takes the likeliest token.
@@ -75,8 +72,6 @@ def generate(
         top_p: sample among the likeliest tokens whose probabilities together first reach `p`, after `top_k`
             (nucleus sampling, Holtzman et al. 2020).
         stop_tokens: ids that end their row; they are yielded, as the row's last token.
-        settings: what is done to the logits before a token is chosen.
-        seed: of the random draws.
 
     Returns:
         an iterator of one entry per prompt and step, None where the row has ended.

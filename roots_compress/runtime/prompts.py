@@ -45,7 +45,6 @@ def advance(
     """Return the step after one more token per row: through the cache, or anew where the model asks for it.
 
     Args:
-        model: any engine.
         step: the one before; its cache must not be used again.
         token_ids_B: the new tokens.
         length: of the longest row, its new token included.

@@ -95,7 +95,6 @@ class TextStream:
 
         Args:
             end: the token before which the text ends.
-            text: of the present window.
             certain: as much of it as is certain.
         """
         back = max(1, LONGEST_WINDOW // 8)

@@ -169,7 +169,6 @@ class Stage(ABC, Generic[Config]):
 
         Args:
             info: the model that it starts from, whose files are there.
-            seed: the recipe's.
 
         Raises:
             InputError, GateMissedError: as `run` raises them.
@@ -180,7 +179,6 @@ class Stage(ABC, Generic[Config]):
 
         Args:
             parameters: of the model it starts from; None where it makes one from nothing.
-            device: `cpu` or `cuda`.
         """
         assert parameters is not None
         return least(parameters, parameters)
@@ -192,7 +190,6 @@ class Stage(ABC, Generic[Config]):
         torch.
 
         Args:
-            config: its settings, which suit the model.
             before: the model that it starts from; None where it makes one from nothing.
         """
         assert before is not None

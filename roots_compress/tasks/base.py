@@ -161,7 +161,6 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         """Measure quality and, beside another model, agreement: both read the examples in lockstep.
 
         Args:
-            examples: as `examples` returns them.
             original: the run's first model, with the same tokenizer, whose figures are measured too.
             progress: called with the examples done and their number.
 
@@ -222,7 +221,6 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
         Args:
             tokens_1T: token ids, at least `length` and `decode_tokens` together.
-            length: tokens of context.
             decode_tokens: tokens to decode, where the task decodes.
         """
 

@@ -149,7 +149,6 @@ class LikenessTask(EncoderTask):
         """Return the metrics of what texts are given, and the first one's part of each text, `N`.
 
         Args:
-            given_NW: by the model.
             original_NW: by the first model, or by the same where none is compared with.
             spec: returns the specification of the model.
         """

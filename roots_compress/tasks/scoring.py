@@ -121,7 +121,6 @@ def figures(
     """Return the metrics of scores.
 
     Args:
-        original_N: the run's first model's.
         right_N: the numbers in the data; NaN where there are none.
     """
     mse = float(((scores_N - original_N) ** 2).mean())

@@ -151,7 +151,6 @@ def shared_windows(windows: PackedWindows, processes: int, work: Path) -> Packed
 
     Args:
         windows: those in which nothing is scored are left out.
-        processes: that read them.
         work: where the files go, which all of them see.
 
     Raises:

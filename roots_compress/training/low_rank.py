@@ -29,8 +29,6 @@ class LowRankLinear(nn.Linear):
 
     Args:
         base: its weight and bias are shared, not copied.
-        rank: R.
-        generator: draws A.
     """
 
     def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
@@ -62,8 +60,6 @@ def low_rank_updates(model: RootsWithHead, rank: int, *, seed: int) -> Iterator[
 
     Args:
         model: float32 weights.
-        rank: of each update.
-        seed: the updates start from it.
     """
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)

@@ -62,9 +62,7 @@ class TrainingRun:
     """One training as one process of a team sees it.
 
     Args:
-        team: this process and the others.
         step: model and objective; in other processes than the first a twin of them without weights.
-        lesson: the same in all processes.
         work: the folder of the first process's saved states; None in the others.
         say: tells where a training goes on from.
     """
@@ -109,9 +107,6 @@ class TrainingRun:
 
     def train(self, tell: Callable[[], None]) -> bool:
         """Do the steps that are left, and save the state on the way.
-
-        Args:
-            tell: called after each step.
 
         Returns:
             whether it came to its end; no process that leads gets to know otherwise.

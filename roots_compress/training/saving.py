@@ -26,7 +26,6 @@ class SavedStates:
     among the processes: a training goes on with another number of them, or another strategy.
 
     Args:
-        team: this process and the others.
         work: the folder of the states; None in processes that do not write.
     """
 
@@ -41,7 +40,6 @@ class SavedStates:
         Args:
             step: as training starts from it.
             facts: what else the result depends on.
-            text: what is learnt from.
         """
         if self.work is None:
             return

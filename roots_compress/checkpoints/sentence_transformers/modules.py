@@ -119,7 +119,6 @@ def _dense(folders: list[Path], width: int) -> dict[str, Any]:
     """Return what an `EmbeddingHead` says of dense layers in a row; all but the last must be linear.
 
     Args:
-        folders: of the layers.
         width: of what the first reads.
     """
     head: dict[str, Any] = {}

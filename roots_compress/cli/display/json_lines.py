@@ -17,11 +17,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonLines:
-    """A sink that writes every event as a line of JSON, in ASCII, and flushes it.
-
-    Args:
-        stream: where.
-    """
+    """A sink that writes every event as a line of JSON, in ASCII, and flushes it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -65,9 +65,6 @@ class Lines:
     Of long work a line is printed after 15 seconds of silence; the longer the work lasts, the longer the
     silences may be (a twentieth of its time so far). Of work that tells more than how far it is, as a
     training does of its loss, there is also a line at the first step, the last, and every tenth of the way.
-
-    Args:
-        console: where.
     """
 
     def __init__(self, console: Console) -> None:

@@ -87,7 +87,6 @@ class Output:
         """Tell one more sink of the events from now on.
 
         Args:
-            sink: as those of `Events`.
             close: called at the end, with whether the verb failed.
         """
         from roots_compress.events import Events

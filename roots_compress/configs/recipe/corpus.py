@@ -18,7 +18,6 @@ def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
     """Return the settings of a corpus. Relative paths in a file start from its folder.
 
     Args:
-        recipe: a YAML file of settings.
         given: those of the command line, which may not be in the file as well.
 
     Raises:

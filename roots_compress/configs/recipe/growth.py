@@ -38,9 +38,7 @@ def grow(
     The verb that a run was interrupted in, typed again, goes on with it.
 
     Args:
-        folder: the run.
         stage: the stage's settings as given, with its `kind`.
-        source: the checkpoint named on the command line.
         fresh: whether the run is to be started anew.
         settings: the settings of the whole run that were given, in a recipe's form.
 

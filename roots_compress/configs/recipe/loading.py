@@ -89,7 +89,6 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
     """Check that what the recipe names on disk is there. Nothing is opened.
 
     Args:
-        recipe: as loaded.
         in_file: whether it was read from a file, from whose folder its paths start.
         model: the model that was named on the command line in place of the recipe's own.
 

@@ -16,7 +16,6 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
     """Yield what asks for more tokens than a model can hold, by place and description.
 
     Args:
-        recipe: what is to be done.
         contexts: the longest context of the model before the first stage, and after each of `placed_stages`.
     """
     shortest = min(contexts)

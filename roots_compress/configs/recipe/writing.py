@@ -41,7 +41,6 @@ def recipe_yaml(recipe: Recipe, comment: str, notes: Mapping[Location, str] = Ma
     """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them.
 
     Args:
-        recipe: what to write.
         comment: what stands at the top.
         notes: what stands above a key or an entry of a list, by the way to it.
     """

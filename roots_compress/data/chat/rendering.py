@@ -29,7 +29,6 @@ def rendered(
     follow.
 
     Args:
-        documents: of any kind.
         tokenizer: its chat template serves where a conversation has no format of its own. Without a template
             it is ChatML.
 
@@ -150,7 +149,6 @@ class _Rendering:
         """Return the text of some turns.
 
         Args:
-            spans: the turns.
             where: the conversation's file and line, or '' where it has none.
             opens_answer: whether the beginning of an answer follows them.
 

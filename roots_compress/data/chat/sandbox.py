@@ -64,9 +64,6 @@ class RefusedError(TemplateError):
 class Template:
     """A compiled template.
 
-    Args:
-        source: Jinja.
-
     Raises:
         TemplateError: it is malformed, or names what the sandbox does not have.
     """

@@ -26,13 +26,7 @@ def check_unchanged(files: Files, key: dict[str, Json]) -> None:
 
 
 def refuse_empty(documents: int, counts: Sequence[Counter[str]], length: LengthConfig) -> None:
-    """Refuse sources of which no document is left; say what removed them.
-
-    Args:
-        documents: that are left.
-        counts: of each source, by reason.
-        length: the bounds on length.
-    """
+    """Refuse sources of which no document is left; say what removed them."""
     if documents:
         return
     whole = sum(counts, Counter[str]())

@@ -36,7 +36,6 @@ def source_json(
 
     Args:
         files: of each its name, bytes and sha256.
-        counts: of its documents.
         average: how often a document of it that was left stands in the corpus.
     """
     return {

@@ -34,7 +34,6 @@ class Marks:
 
     Args:
         path: made with a zero for each document where it is not there.
-        documents: how many there are.
     """
 
     ITEM = 8

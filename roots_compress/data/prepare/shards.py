@@ -21,7 +21,6 @@ class Shard:
 
     Args:
         path: with the ending of its format; replaced where it exists.
-        form: its format.
     """
 
     def __init__(self, path: Path, form: Literal["parquet", "jsonl"]) -> None:

@@ -152,9 +152,6 @@ def write_shards(
 
     Args:
         journal: has the buckets, and keeps how far the writing is.
-        names: of the sources.
-        buckets: how many there are.
-        out: the folder of the shards.
         progress: told of buckets.
 
     Returns:

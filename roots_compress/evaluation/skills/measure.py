@@ -44,9 +44,7 @@ def measure_skills(
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
         names: of the checks `cloze` and `choice`, of lm-eval's tasks, or paths of their YAML files.
         text: its held-out part is what the checks are made of.
-        threads: threads to compute with.
         devices: over which a checkpoint is spread; None: all of it in memory.
-        seed: of what is drawn.
         limit: the most questions of a task of lm-eval.
         chat: whether these tasks ask in the tokenizer's chat template.
         progress: called with the texts read and their number, anew for each task.

@@ -17,7 +17,6 @@ def require_known(names: Sequence[str], *, chat: bool = False) -> None:
     """Refuse names that cannot be measured.
 
     Args:
-        names: of tasks.
         chat: whether they ask in a chat template.
 
     Raises:

@@ -49,7 +49,6 @@ class Subject:
 
     Args:
         engine: its graph or its checkpoint's own model.
-        stop_tokens: ids that end a text.
     """
 
     def __init__(
@@ -138,7 +137,6 @@ class Subject:
         Args:
             context: its beginning is left out where it does not fit.
             stops: texts that end it.
-            max_new_tokens: the most tokens.
             choice: how tokens are chosen, as `generate` takes it; without any, the likeliest each time.
 
         Raises:

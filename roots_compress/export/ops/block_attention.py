@@ -32,12 +32,9 @@ def block_attention(
     """Return what queries read of the blocks they choose, `BTx`, and the mean keys of all blocks, `BGCD`.
 
     Args:
-        builder: of the graph.
-        blocks: of the keys.
         query_BHTD: factor and rotary positions applied.
         present: the caches, new tokens written.
         means: mean keys of the blocks that were complete before, as they were given; None to compute all.
-        heads: of the layer.
         num_blocks: to choose, the own one among them.
     """
     rows_BGCP = blocks.rows(heads.key_value)

@@ -54,8 +54,6 @@ def seen_keys(
     """Return which of a block's keys a query sees: those up to its own position, inside its window.
 
     Args:
-        builder: of the graph.
-        blocks: of the keys.
         number: of each block in its row; the last axis is for its keys.
         rows: where the keys lie in the caches.
         place: gives each query its own of what is known of the tokens, `BT`, laid out as the keys are.

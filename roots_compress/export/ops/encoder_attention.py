@@ -30,15 +30,10 @@ def encoder_attention(
     """Return what an attention over a whole text gives, `NW`.
 
     Args:
-        matrices: of the model.
         op: sees every token or those before it, or of these the ones in its window.
-        module: its name.
-        x_NW: what it reads.
-        shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.
         bias_B1TT: 0 at tokens, lowest at padding.
         distances: what distances and windows add to the scores.
-        angles: what queries and keys are turned by.
     """
     builder = matrices.builder
     query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)

@@ -48,14 +48,8 @@ def cached_attention(
     """Return what a decoder's self-attention gives, `NW`, and all keys and values.
 
     Args:
-        matrices: of the model.
         op: causal, and without a window.
-        module: its name.
-        x_NW: what it reads.
-        shape_BTx: batch, new tokens, and -1 for what is left.
         added_1HTS: what distances add to the scores.
-        angles: what queries and keys are turned by.
-        past: cached keys and values.
     """
     assert op.causal, "a decoder's attention to itself is not causal"
     _check_plain(op)

@@ -60,7 +60,6 @@ class Metadata:
     """The keys of a model's architecture.
 
     Args:
-        model: whose keys.
         known: the keys that will be asked for, without the architecture's name before them.
 
     Raises:

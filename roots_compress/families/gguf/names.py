@@ -235,14 +235,7 @@ def heads(count: int, *, transposed: bool) -> Each:
 
 
 def tiled(groups: int, shared: int, size: int, axis: int) -> Each:
-    """Return what puts value heads that take turns over the key heads one after another for each key head.
-
-    Args:
-        groups: key heads.
-        shared: value heads of each.
-        size: channels of a value head.
-        axis: that of the heads.
-    """
+    """Return what puts value heads that take turns over the key heads one after another for each key head."""
 
     def in_turn(tensor: Tensor) -> Tensor:
         if tensor.ndim <= axis or tensor.shape[axis] != groups * shared * size:

@@ -174,7 +174,6 @@ def _gemma(
     """Return what the configurations of Gemma 2 and 3 share; 0 stands for no window, and for no bound.
 
     Args:
-        config: what all architectures say.
         window: where the file names none.
         every: all layers slide but every so-manieth, unless the file tells them apart.
         cap: the bound of logits where the file names none.

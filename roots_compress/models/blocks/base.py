@@ -76,8 +76,6 @@ class Holder(nn.Module):
         """Return something in which channels meet as they do along an axis, for torch-pruning to trace.
 
         Args:
-            x_BTW: what the block reads.
-            axis: the axis's name.
             source_BTW: what cross-attention reads besides; the same again if None.
         """
         raise NotImplementedError
@@ -87,8 +85,6 @@ class Block(Holder):
     """A block of a layer.
 
     Args:
-        spec: its numbers; a cut replaces it.
-        config: the model's, which says how its matrices are stored.
         name: its own in the model, as in `model.layers.0.mlp`.
         layer: the number of its layer in its stack: the block's place in a cache.
     """
@@ -223,7 +219,6 @@ class Half:
         """Return the residual stream after an addition to it, and what waits to be added.
 
         Args:
-            contribution_BTW: what the block adds.
             waiting_BTW: what waits from the blocks before it.
         """
         if waiting_BTW is not None:

@@ -159,11 +159,7 @@ class OpSpec(Part):
     """Linear layers that give a number for each head, and so are too small for updates of low rank."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return the linear layers, in the order in which they run, by name.
-
-        Args:
-            width: of the residual stream.
-        """
+        """Return the linear layers, in the order in which they run, by name."""
         raise NotImplementedError
 
     module: ClassVar[str] = "mlp"

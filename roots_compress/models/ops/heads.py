@@ -21,7 +21,6 @@ class HeadPart(Part):
         """Return how many numbers it holds, without a matrix as large as the embedding.
 
         Args:
-            width: of the residual stream.
             tables: channels of the embedding.
             vocabulary: its rows.
         """

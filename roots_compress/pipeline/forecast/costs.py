@@ -64,9 +64,7 @@ class RowCosts:
         """Return the seconds of a row. Graph, checkpoint and the run's first model read the examples.
 
         Args:
-            spec: of the row's model.
             first: of the run's first model; None where that is the row's.
-            examples: held-out windows.
         """
         each = self.example.at(multiplied(spec))
         if first is not None:

@@ -57,7 +57,6 @@ def expected_rows(setting: Setting, statuses: Sequence[Status], *, checked: bool
     """Return what each row of a recipe's chain starts from and makes, and then what a search's choices would.
 
     Args:
-        statuses: of its rows.
         checked: whether to ask each stage if it can begin on such a model.
 
     Raises:

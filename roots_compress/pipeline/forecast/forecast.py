@@ -113,7 +113,6 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
     """Return what a run in a folder is expected to make and to take. Nothing is written into the folder.
 
     Args:
-        events: where progress of the probe is told.
         measured: whether to measure this machine, for some seconds; without it times and memory are unknown.
 
     Raises:

@@ -63,8 +63,6 @@ class Probe:
 
     Args:
         whole: the model that the run begins with.
-        folder: a temporary one.
-        events: where stages tell of their work.
     """
 
     def __init__(

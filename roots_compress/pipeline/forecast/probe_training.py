@@ -46,10 +46,7 @@ def training_costs(
     """Measure a stage that trains, with little calibration text and the run's own vocabulary.
 
     Args:
-        before: the model that it starts from.
         depths: layers of a stack that are measured, the fewest first.
-        folder: where the stage works; it is made.
-        events: where it tells of its work.
     """
     points: list[tuple[float, ...]] = []
     steps = least = _few_steps(config)

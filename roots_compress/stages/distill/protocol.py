@@ -40,9 +40,6 @@ def check_student(
 
     Args:
         path: a ROOTS config file or a checkpoint.
-        tokenizer: the teacher's.
-        vocab_size: the teacher's.
-        head_kind: the teacher's.
         teacher: its specification; where it is not known, the kind of head alone is compared.
 
     Returns:

@@ -16,7 +16,6 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
     """Train a student on the text and on its teacher's distributions.
 
     Args:
-        config: the student, the objective and the training.
         teacher: float weights. With `loss.top_k` they are dropped from memory once its targets are cached;
             else they are left as they are.
         context: its training text is learnt from; its seed is that of fresh weights, the windows and their

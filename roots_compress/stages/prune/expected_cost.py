@@ -15,12 +15,7 @@ TIMING = 5e4
 
 
 def phases_of(config: PruneConfig, given: int, block_size: int) -> dict[str, float]:
-    """Return the cost of each phase, in the order of the phases.
-
-    Args:
-        given: windows of calibration text, without those that the model writes.
-        block_size: tokens in each.
-    """
+    """Return the cost of each phase, in the order of the phases."""
     own = config.own_windows * block_size
     tokens = given * block_size + own
     timed = config.target is not None and config.target.decode_ms is not None

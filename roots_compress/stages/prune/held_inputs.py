@@ -54,7 +54,6 @@ class HeldInputs:
 
         Args:
             projected: returns it for `columns` of what was held, in this order.
-            columns: K.
             anew: runs the cut block on the batches from a number on.
         """
         held = len(self._held)

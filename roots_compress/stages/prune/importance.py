@@ -82,7 +82,6 @@ class TaylorImportance(tp.importance.Importance):
 
     Args:
         contributions_NC: for each window and channel of the root, its input times the loss's gradient.
-        units: how many units the channels form.
     """
 
     def __init__(self, contributions_NC: Tensor, units: int) -> None:
@@ -100,7 +99,6 @@ class SurgeonImportance(tp.importance.Importance):
 
     Args:
         gram_CC: Gram matrix of the root's input.
-        units: how many units the channels form.
         kept: units that will stay, which need no order among themselves.
         at_once: units of a group that leave before the others are judged again.
         damping: ridge of the refit.

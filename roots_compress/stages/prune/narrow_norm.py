@@ -18,7 +18,6 @@ class NarrowNorm(nn.Module):
     """A norm over the kept channels alone, in the width of all of them: the others come out as zero.
 
     Args:
-        norm: over all channels; stays as it is until `write_back`.
         kept: in rising order.
         scale: on its gain.
     """

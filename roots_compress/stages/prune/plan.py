@@ -184,8 +184,6 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
     Args:
         ratio: fraction to remove, between 0 and 1.
         multiple_of: the widths that runtimes like.
-        key: the recipe key of the ratio, for the error.
-        at_least: the least that may stay.
 
     Raises:
         InputError: the nearest such width removes nothing or everything; the nearest other ratio is named.

@@ -67,8 +67,6 @@ def cut_residual(
 
     Args:
         model: on the device; every block has a norm of its own before it, and the stream none.
-        windows: calibration text.
-        width: channels that stay.
         refitted: whether to fit what reads the stream to the channels that stay.
 
     Returns:

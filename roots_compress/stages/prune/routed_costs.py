@@ -43,11 +43,8 @@ def costs_of_units(
     """Return what keeping the best units of an axis costs, the others' tokens going to those that stay.
 
     Args:
-        stream: what it reads.
-        axis: without a projection.
         scores_U: the order of its units.
         factor_WW: `L`, with `L @ L.T` the Fisher information of what the block gives, per token.
-        tokens: of all text.
     """
     block, found = half.block, dict.fromkeys(counts(axis), 0.0)
     kept = {count: best_of_each(scores_U, axis.groups, count) for count in found if count < axis.each}
@@ -65,10 +62,6 @@ def costs_of_parts(
     """Return what narrower parts cost, each refitted as the surgeon does it, all of one width.
 
     Args:
-        stream: what it reads.
-        axis: with parts.
-        factor_WW: as in `costs_of_units`.
-        tokens: of all text.
         multiple_of: what the number of single channels is a multiple of.
     """
     block, found = half.block, Costs()
@@ -88,9 +81,6 @@ def routed_costs(
     """Return what the shapes of a block cost, taken to add up over its axes, and a cut to judge them by.
 
     Args:
-        stream: what it reads.
-        factor_WW: as in `costs_of_units`.
-        tokens: of all text.
         multiple_of: what the number of single channels is a multiple of.
     """
     by_axis: list[Costs] = []

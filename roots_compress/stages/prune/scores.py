@@ -63,12 +63,7 @@ def taylor(contributions_NC: Tensor, units: int) -> Tensor:
 
 
 def divergence(reference_RV: Tensor, changed_RV: Tensor) -> float:
-    """Return the mean Kullback-Leibler divergence between the predictions of two models, in nats per token.
-
-    Args:
-        reference_RV: logits of the model as it was.
-        changed_RV: logits of the changed one.
-    """
+    """Return the mean Kullback-Leibler divergence of the predictions of two models, in nats per token."""
     reference_RV, changed_RV = reference_RV.float().log_softmax(-1), changed_RV.float().log_softmax(-1)
     found = torch.nn.functional.kl_div(changed_RV, reference_RV, reduction="batchmean", log_target=True)
     return max(0.0, float(found))

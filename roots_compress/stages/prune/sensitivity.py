@@ -104,7 +104,6 @@ def block_costs(
     """Return what the shapes of a block cost.
 
     Args:
-        projection: of its axes.
         gram_CC: of its input, halved, per token.
         fisher_WW: of its output, per token.
         multiple_of: what the number of single channels is a multiple of.

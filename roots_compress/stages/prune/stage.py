@@ -56,7 +56,6 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
     """Return a smaller model and what was decided; the checkpoint that is given stays as it is.
 
     Args:
-        config: what to remove, and how.
         checkpoint: the model to prune; also the teacher of the recovery.
         context: calibration and recovery read its training documents; its seed orders them.
 

@@ -72,7 +72,6 @@ def choice_of(config: QuantizeConfig, times: FormTimes, added: float | None) -> 
 
     Args:
         config: the stage's settings, with the cache that was chosen.
-        times: with either cache.
         added: nats a token that a cache in int8 adds to the loss; None where it is no faster.
     """
     return {

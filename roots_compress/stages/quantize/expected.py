@@ -48,13 +48,7 @@ def adapted(config: QuantizeConfig, spec: ModelSpec) -> QuantizeConfig:
 
 
 def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, float]:
-    """Return what each phase is expected to cost, in forward passes of a token.
-
-    Args:
-        config: the settings.
-        given: windows of calibration text, without those that the model writes.
-        block_size: tokens in each.
-    """
+    """Return what each phase is expected to cost, in forward passes of a token."""
     own = config.own_windows * block_size
     tokens = given * block_size + own
     costs = {"writing text": writing_passes(config.own_windows, block_size)}

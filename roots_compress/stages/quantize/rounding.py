@@ -139,7 +139,6 @@ def quantize_matrix(
 
     Args:
         weight_RC: finite weights of any float dtype.
-        weight_format: the storage format.
         group_size: columns that share a scale, in the grouped formats.
         importance_C: the mean square of each input channel on calibration text; equal where absent.
         clip: whether to search clip ratios; without, the grid covers the whole range.

@@ -57,7 +57,6 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     """Store a model's weights in fewer bits.
 
     Args:
-        config: the scheme and its settings.
         checkpoint: a float32 model; it is left as it is.
         context: its training text is read to measure activations; its seed draws the calibration windows, the
             text that the model writes, and labels. Its folder keeps what was timed, for the same stage begun

@@ -25,12 +25,7 @@ def counts(fewest: int, full: int) -> tuple[int, ...]:
 
 
 def succession(costs: Sequence[float], allowed: Sequence[int]) -> list[Blocks]:
-    """Return models from the fewest blocks to none, each with one layer's blocks doubled, or dense at last.
-
-    Args:
-        costs: of each layer with the fewest blocks.
-        allowed: numbers of blocks, ascending.
-    """
+    """Return models from the fewest blocks to none: each with one layer's doubled, or dense at last."""
     given: list[int | None] = [allowed[0]] * len(costs)
     found: list[Blocks] = [tuple(given)]
     # Of layers of equal cost, the one with fewer blocks is first, and then the earlier.

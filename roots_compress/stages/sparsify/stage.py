@@ -35,7 +35,6 @@ def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageConte
     """Return the model with block attention and what was decided; the checkpoint given stays as it is.
 
     Args:
-        config: blocks and bound.
         checkpoint: the dense model; also the teacher of the adaptation.
         context: calibration and adaptation read its training documents.
 

@@ -21,7 +21,6 @@ def architecture_spec(
     """Return the specification of an architecture, with so many tokens in its vocabulary.
 
     Args:
-        vocab_size: tokens.
         encoder: whether it is a masked language model of BERT's shape.
         start: the token that a decoder after an encoder begins with.
     """

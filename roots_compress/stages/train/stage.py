@@ -61,7 +61,6 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
     """Train a model on the text by its task's objective; the given checkpoint is left as it is.
 
     Args:
-        config: the stage's settings; `architecture` and `tokenizer` are those of `new_model`.
         checkpoint: where training starts.
         context: its training text is learnt from; its seed is that of the windows and their order.
 

@@ -43,13 +43,7 @@ def expected(documents: Sequence[Document]) -> list[str]:
 
 
 def answers_of(checkpoint: Checkpoint, documents: Sequence[Document], tokens: int) -> list[str]:
-    """Return the likeliest answer of a model to the source of each pair, or a conversation's first prompt.
-
-    Args:
-        checkpoint: the model, on the CPU.
-        documents: as `chosen` returns them.
-        tokens: the most of an answer.
-    """
+    """Return the likeliest answer of a model to the source of each pair, or a conversation's first prompt."""
     if not documents:
         return []
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
@@ -82,7 +76,6 @@ def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> S
     The tuned checkpoint's tokenizer keeps the chat format that it was tuned in as its template.
 
     Args:
-        config: the training, the teacher and what is shown.
         checkpoint: where training starts; float weights.
         context: its training text is learnt from; its held-out text gives the prompts that are shown.
 
@@ -116,11 +109,7 @@ def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> S
 
 
 class _Windows:
-    """Makes windows as a task does, and notes how many conversations went into them.
-
-    Args:
-        task: what the model is for.
-    """
+    """Makes windows as a task does, and notes how many conversations went into them."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task

@@ -51,7 +51,6 @@ def perplexity(
     """Score the windows, reading each at once.
 
     Args:
-        model: any engine.
         windows: `(N, T)` tokens; the figures are comparable only between models that score the same ones.
         batch_size: windows read together; without it, as many as keep the logits within 128 MiB.
 

@@ -168,8 +168,6 @@ def score(parts: Iterable[Predictions], *, count: int, progress: Progress | None
     """Score a model's predictions.
 
     Args:
-        parts: of all places.
-        count: examples there are.
         progress: called after every part with the examples done and their number.
 
     Raises:

@@ -35,7 +35,6 @@ def divergence(log_student_NC: Tensor, log_teacher_NC: Tensor, kind: Divergence)
     Args:
         log_student_NC: normalised log-probabilities, through which gradients flow.
         log_teacher_NC: the same outcomes' by the teacher.
-        kind: which divergence.
     """
     if kind == "forward_kl":
         return _kl(log_teacher_NC, log_student_NC)

@@ -49,7 +49,6 @@ def head_loss(
         model: its head is applied, its matrix in the precision of autocast. Vectors count as logits.
         states_NW: final hidden states; N at least 1.
         term_sums: called once for each part of the positions, with gradients enabled.
-        weights: one for each term.
 
     Returns:
         the total, a scalar through which gradients reach hidden states and head; and the terms `L`, which
@@ -78,8 +77,6 @@ class BlockByBlock:
     """Logits of another model for a loss to read part by part, projected by the blocks of `head_loss`.
 
     Args:
-        project: returns the logits of some positions.
-        positions: how many there are.
         outcomes: of the model whose loss reads them, which decides where its blocks end.
     """
 

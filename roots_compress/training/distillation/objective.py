@@ -62,7 +62,6 @@ class Distillation(Objective):
         teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
             the very windows of the training. Its tables may have fewer rows than the student's: distributions
             are compared over its own.
-        student: the model to be trained, for its shape.
         config: the weights, and which divergence.
         seed: initialises learned maps, and decides what an on-policy student writes.
         maps: fitted ones, `UW` for each student layer.

@@ -52,7 +52,6 @@ def sample_answers(
     the window's length, and ends in the middle of all rows alike; what fills a row before it is hidden.
 
     Args:
-        batch: windows of conversations.
         generator: on the batch's device; decides which answer, and the draws.
         vocab_size: draws among so many tokens, the first ones; None for all.
     """

@@ -97,10 +97,8 @@ def relation_divergence(
 
     Args:
         student_BTC: queries, keys or values; their width may differ from the teacher's.
-        teacher_BTC: the same of the teacher.
         segment_ids_BT: tokens see those of their own document.
         heads: A; divides both widths.
-        causal: whether tokens see those before them only.
     """
     everywhere_BT = torch.ones_like(segment_ids_BT, dtype=torch.bool)
     tokens = segment_ids_BT.shape[1]

@@ -55,8 +55,6 @@ def teach(
     Args:
         student: float32 weights and the teacher's vocabulary.
         teacher: float weights; frozen while the student learns.
-        text: its training part is read.
-        windows_of: makes windows of it, as the model's task does.
         loss: the objective, and whether the teacher is asked once or runs along.
         context: its folder holds the teacher's text too, and a cache that has no other place.
         release_teacher: do not keep what is not needed of the teacher's weights: none once all targets are

@@ -85,11 +85,8 @@ def cached_teacher(
 
     Args:
         teacher: float weights; afterwards on the CPU and in eval mode.
-        windows: as they will be trained on.
         config: how many tokens are kept, and the temperature that softens.
         folder: one cache, or a folder of caches.
-        tokenizer_sha256: of the tokenizer that made the windows.
-        precision: the teacher's.
         context: its seed changes no target.
         processes: that ask a teacher each; they change no target but for rounding.
         strategy: whether each of them holds the whole teacher or a part.

@@ -74,7 +74,6 @@ class TeacherCache:
         folder: a folder of caches, or one cache; it need not exist.
         identity: everything the targets depend on, by name.
         scored_counts: how many positions of each window are scored.
-        top_k: k.
         vocab_size: decides the width of token ids.
 
     Raises:

@@ -56,9 +56,7 @@ def with_teacher_targets(
     """Return pairs, the targets of some written by the teacher.
 
     Args:
-        documents: pairs.
         teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
-        ratio: of the pairs that training reads, those whose targets it writes.
         context: its seed decides which; its folder keeps the targets.
         block_size: most tokens of a source, and of a target.
         limit: windows that training reads.

@@ -33,8 +33,6 @@ def divided(model: Model, team: Team, device: str) -> Model:
 
     Args:
         model: with weights in process 0, where it stays as it is; elsewhere a twin of it on the meta device.
-        team: this process and the others; all call this at once.
-        device: `cpu` or `cuda`.
     """
     machines, rest = divmod(team.size, team.local_size)
     shape = (1, team.size) if rest else (machines, team.local_size)

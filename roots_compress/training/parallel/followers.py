@@ -14,12 +14,7 @@ from roots_compress.training.interrupts import ENDINGS
 
 
 class Followers:
-    """Processes 1 and up of a team; within a `with` block they run.
-
-    Args:
-        size: of the team, this process counted.
-        port: of the store on this machine through which they hear of their work.
-    """
+    """Processes 1 and up of a team; within a `with` block they run."""
 
     def __init__(self, size: int, port: int) -> None:
         self._size, self._port = size, port

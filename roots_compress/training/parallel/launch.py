@@ -57,8 +57,6 @@ def team_of(size: int, *, device: str, label: str) -> Iterator[Team]:
 
     Args:
         size: of the team; 1 is this process alone.
-        device: `cpu` or `cuda`.
-        label: of the work, for errors.
 
     Raises:
         InputError: there are fewer GPUs than processes on this machine, or processes run other code.

@@ -29,8 +29,6 @@ class Placement:
 
     Args:
         module: with weights in process 0; elsewhere a twin of it on the meta device.
-        team: this process and the others.
-        device: `cpu` or `cuda`.
         apart: tensors of the module that lie where they are to be already.
     """
 
@@ -51,7 +49,6 @@ class Placement:
         """Return what this process holds of a tensor that process 0 has.
 
         Args:
-            whole: the tensor, in process 0.
             like: one of the same shape as this process holds it.
         """
         assert whole is not None
@@ -88,12 +85,7 @@ class Replicas(Copies):
     """Each process holds everything, and gradients are averaged (DistributedDataParallel, Li et al. 2020).
 
     Args:
-        step: to train.
-        team: this process and the others.
-        device: `cpu` or `cuda`.
         first: a batch, to see whether the loss depends on all that is trained.
-        precision: in which it is computed.
-        apart: as `Placement` has it.
     """
 
     def __init__(

@@ -65,10 +65,6 @@ class Team:
     def require_same(self, what: str, facts: Mapping[str, Json]) -> None:
         """Refuse to go on where processes see different things.
 
-        Args:
-            what: they see, in the plural.
-            facts: what this process sees, by name.
-
         Raises:
             InputError: some process sees something else; all processes raise it.
         """

@@ -18,8 +18,6 @@ def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
     Tied parameters stay tied. The weights are not copied on the way.
 
     Args:
-        module: to be imitated.
-        device: of the tensors.
         shared: tensors of the module that the new one holds too.
     """
     kept = {id(tensor): tensor for tensor in shared}
@@ -28,12 +26,7 @@ def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
 
 
 def fill(module: nn.Module, content: Callable[[Tensor], Tensor]) -> None:
-    """Replace what is on the meta device in a module; parameters that are tied within it stay tied.
-
-    Args:
-        module: whose tensors are replaced.
-        content: what takes a tensor's place.
-    """
+    """Replace what is on the meta device in a module; parameters that are tied within it stay tied."""
     made: dict[Tensor, Tensor] = {}
     for each in module.modules():
         holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)

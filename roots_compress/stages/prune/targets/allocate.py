@@ -59,12 +59,7 @@ def allocate(
     """Return what every layer is to keep.
 
     Args:
-        config: what to remove.
-        plan: of `make_plan`.
         model: uncut, on the device.
-        windows: calibration text.
-        timer: has timed the model, where the target is a time.
-        device: as `resolve_device` returns it.
 
     Raises:
         InputError: no shape reaches the target.

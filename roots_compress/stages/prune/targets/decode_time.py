@@ -40,9 +40,7 @@ class DecodeTimer:
         """Time the whole model and some smaller ones, and fit what their parts take.
 
         Args:
-            config: the whole model's.
             folder: for graphs, while they are needed.
-            multiple_of: of MLP widths.
 
         Raises:
             StageError: a model cannot be exported, or the measuring process failed.

@@ -138,9 +138,7 @@ def meet_time(
     model is asked again for as much less (or more) as it was wrong by.
 
     Args:
-        target_ms: milliseconds a token.
         choose: returns what the time model holds to take at most so many milliseconds.
-        measure: times a choice.
         cost: what a choice costs otherwise.
 
     Raises:

@@ -115,9 +115,6 @@ def choose_shapes(
     """Return each layer's shape (None: dropped), and what all of them cost in nats per token.
 
     Args:
-        layers: uncut.
-        costs: of each layer's shapes.
-        needed: what to save.
         axes: what may be cut of a layer.
         saves: what a layer saves by getting a shape (None: by being dropped).
         divergences: of dropping each layer; without them none is dropped.

@@ -80,7 +80,6 @@ def cheapest_equal(
     Args:
         options: for each layer, the same shapes in the same order.
         dropped: for each layer, what dropping it saves and costs; empty where none may be dropped.
-        needed: what to save.
 
     Raises:
         ValueError: no choice saves enough with a layer left.

@@ -140,11 +140,9 @@ def choose(
     workload clearly sooner. What they would cost is looked into only where they could.
 
     Args:
-        config: the stage's settings, products `auto`.
         processor: the class of the one that is to serve.
         times: of both forms on it; None where they are not known: weights only is then taken, as it is exact
             on any processor, decodes no slower on those that were measured, and loses least.
-        plan: makes the plan of either form.
     """
     share, expected, workload = 1.0, None, config.workload
     higher: Collection[str] = ()
