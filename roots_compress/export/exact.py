@@ -44,7 +44,7 @@ def dequantized(model: RootsWithHead) -> RootsWithHead:
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if not name.endswith((".weight_scale", ".weight_zero_point", ".lookup_scale"))
+        if not name.endswith((".weight_scale", ".weight_zero_point", ".lookup_scale", ".input_scale"))
         and "cache_rounding" not in name
     }
     for name, module in model.named_modules():
@@ -114,12 +114,16 @@ def _exact(node: NodeProto) -> list[NodeProto]:
                 make_node("MatMul", [node.input[0], floats], list(node.output)),
             ]
         case "MatMulIntegerToFloat":
-            floats, product = f"{node.name}/floats", f"{node.name}/product"
-            return [
+            parts = ("floats", "product", "scales", "scaled")
+            floats, product, scales, scaled = (f"{node.name}/{part}" for part in parts)
+            bias = node.input[6] if len(node.input) > 6 else ""
+            nodes = [
                 make_node("Cast", [node.input[1]], [floats], to=TensorProto.FLOAT),
                 make_node("MatMul", [node.input[0], floats], [product]),
-                make_node("Mul", [product, node.input[3]], list(node.output)),
+                make_node("Mul", [node.input[2], node.input[3]], [scales]),
+                make_node("Mul", [product, scales], [scaled] if bias else list(node.output)),
             ]
+            return [*nodes, make_node("Add", [scaled, bias], list(node.output))] if bias else nodes
     return [node]
 
 
@@ -158,7 +162,7 @@ def _float_experts(node: NodeProto) -> list[NodeProto]:
 
 
 def _divided(node: NodeProto) -> list[NodeProto]:
-    """Return what divides each row by its scale, in place of what rounds it to levels as well."""
+    """Return what divides by the scale, of each row or of all, in place of what rounds to levels as well."""
     names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "column"))
     least, positive, axes, column = names
     nodes = [
@@ -166,7 +170,7 @@ def _divided(node: NodeProto) -> list[NodeProto]:
         make_node("Constant", [], [least], value_float=float(np.finfo(np.float32).tiny)),
         make_node("Max", [node.input[1], least], [positive]),
     ]
-    if any(attribute.name == "block_size" for attribute in node.attribute):
+    if not any(attribute.name == "axis" and attribute.i == 0 for attribute in node.attribute):
         return [*nodes, make_node("Div", [node.input[0], positive], list(node.output))]
     return [
         *nodes,

@@ -38,7 +38,7 @@ ACCURACY_LEVEL = 4
 
 
 class QuantizedRows(NamedTuple):
-    """An activation in uint8 about 128, `NK`, and the scale of each row, `N1`."""
+    """An activation in uint8 about 128, `NK`, and the scale of each row, `N1`, or of all, a scalar."""
 
     levels: ir.Value
     scale: ir.Value
@@ -141,23 +141,27 @@ class Matrices:
 
     def _integer_product(self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
         builder = self.builder
-        rows = self._quantize_rows(x_NK, self._width(modules[0]))
+        fixed = f"{modules[0]}.input_scale" in self.state
+        rows = self._quantize_all(x_NK, modules[0]) if fixed else self._quantize_rows(x_NK, modules[0])
         weight, scale = self._transposed(modules), self._joined(modules, "weight_scale")
         zero = builder.byte(UINT8_ZERO_POINT)
         if builder.portable:
             sums = builder.op("MatMulInteger", rows.levels, weight, zero)
             product = builder.op("Mul", builder.cast(sums, ir.DataType.FLOAT), scale)
         else:
-            # Scales the sums while they are in registers; its own scale of the input is one for all rows.
+            # Scales the sums and adds the bias while they are in registers, by one scale for all rows.
             product = builder.op(
                 "MatMulIntegerToFloat",
                 rows.levels,
                 weight,
-                builder.float32(1.0),
+                rows.scale if fixed else builder.float32(1.0),
                 scale,
                 zero,
+                *((None, bias) if fixed and bias is not None else ()),
                 domain=MICROSOFT,
             )
+            if fixed:
+                return product
         product = builder.op("Mul", product, rows.scale)
         return product if bias is None else builder.op("Add", product, bias)
 
@@ -170,8 +174,18 @@ class Matrices:
             return self.builder.op("Transpose", self._joined(modules, "weight"), perm=[1, 0])
         return self._joined(modules, "weight", transposed=True)
 
-    def _quantize_rows(self, x_NK: ir.Value, width: int) -> QuantizedRows:
-        """Quantize each row to uint8, once for all projections that read it.
+    def _quantize_all(self, x_NK: ir.Value, module: str) -> QuantizedRows:
+        """Quantize an activation by the scale that its readers share, of which this module is one."""
+        if x_NK not in self._quantized:
+            scale, zero = self.vector(f"{module}.input_scale"), self.builder.byte(UINT8_ZERO_POINT)
+            with self.builder.scope("quantize"):
+                self._quantized[x_NK] = QuantizedRows(
+                    self.builder.op("QuantizeLinear", x_NK, scale, zero), scale
+                )
+        return self._quantized[x_NK]
+
+    def _quantize_rows(self, x_NK: ir.Value, module: str) -> QuantizedRows:
+        """Quantize each row to uint8, once for all projections that read it, of which this module is one.
 
         uint8 times int8 is the product that x86 has dot-product instructions for; int8 times int8 falls back
         to scalar code there. A row of zeros has scale 0: whatever its levels, what they make is 0.
@@ -189,7 +203,7 @@ class Matrices:
                 zero_point = self._zero_point_of_rows(scale)
                 inputs = (x_NK, scale, zero_point)
                 if blocks:
-                    levels = builder.op("QuantizeLinear", *inputs, axis=-1, block_size=width)
+                    levels = builder.op("QuantizeLinear", *inputs, axis=-1, block_size=self._width(module))
                 else:
                     levels = builder.op("QuantizeLinear", *inputs, axis=0)
                     scale = builder.op("Unsqueeze", scale, last)

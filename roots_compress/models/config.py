@@ -26,7 +26,8 @@ class RootsConfig(PreTrainedConfig):
     Attributes:
         spec: the specification. A stage that changes shapes puts another in its place.
         quantization: `{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain
-            weights. May have `group_sizes`, of the modules whose groups have another size, and `cache`.
+            weights. May have `group_sizes`, of the modules whose groups have another size; `fixed_inputs`,
+            the modules whose input has one scale for all tokens; and `cache`.
 
     Raises:
         ValueError: the model cannot be; the first fault is named, and its key.
@@ -127,13 +128,23 @@ class RootsConfig(PreTrainedConfig):
             return
         formats = self.quantization.get("formats")
         known = {"group_size", "formats"}
-        others = self.quantization.get("group_sizes", {})
-        unknown = set(self.quantization) - {"cache", "group_sizes"} != known
-        if unknown or not isinstance(formats, dict) or not isinstance(others, dict):
+        others, fixed = self.quantization.get("group_sizes", {}), self.quantization.get("fixed_inputs", [])
+        unknown = set(self.quantization) - {"cache", "group_sizes", "fixed_inputs"} != known
+        if (
+            unknown
+            or not isinstance(formats, dict)
+            or not isinstance(others, dict)
+            or not isinstance(fixed, list)
+        ):
             raise ValueError(
-                "quantization must hold group_size and formats, an object, and may hold cache and"
-                " group_sizes, an object"
+                "quantization must hold group_size and formats, an object, and may hold cache,"
+                " group_sizes, an object, and fixed_inputs, a list"
             )
+        for name in fixed:
+            if not isinstance(name, str) or formats.get(name) != "w8a8":
+                raise ValueError(
+                    f"quantization.fixed_inputs names {name!r:.100}, which formats does not name as w8a8"
+                )
         if "cache" in self.quantization:
             _check_member("quantization.cache", self.quantization["cache"], CACHE_FORMATS)
         _check_group_size("quantization.group_size", self.quantization["group_size"])

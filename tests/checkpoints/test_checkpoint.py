@@ -298,6 +298,17 @@ def test_absent_head_without_a_tie_flag(saved: Path) -> None:
             "it even",
         ),
         ({"quantization": {"group_size": 16, "formats": {}, "group_sizes": [3]}}, "group_sizes, an object"),
+        ({"quantization": {"group_size": 16, "formats": {}, "fixed_inputs": {}}}, "fixed_inputs, a list"),
+        (
+            {
+                "quantization": {
+                    "group_size": 16,
+                    "formats": {"model.layers.0.mlp.up_proj": "w8"},
+                    "fixed_inputs": ["model.layers.0.mlp.up_proj"],
+                }
+            },
+            "fixed_inputs names 'model.layers.0.mlp.up_proj', which formats does not name as w8a8",
+        ),
     ],
 )
 def test_bad_config(saved: Path, changes: dict[str, Any], expected: str) -> None:

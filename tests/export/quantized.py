@@ -22,9 +22,11 @@ def quantized(
     formats: dict[str, Format],
     group_size: int = 16,
     group_sizes: dict[str, int] | None = None,
+    input_scales: dict[str, float] | None = None,
 ) -> Model:
     """Return the model with the named modules in the given formats."""
-    others = {"group_sizes": group_sizes} if group_sizes else {}
+    others: dict[str, Any] = {"group_sizes": group_sizes} if group_sizes else {}
+    others |= {"fixed_inputs": sorted(input_scales)} if input_scales else {}
     settings = {"group_size": group_size, "formats": formats, **others}
     fields = {**model.config.to_dict(), "quantization": settings}
     result = type(model)(RootsConfig.from_dict(fields)).eval()
@@ -40,6 +42,7 @@ def quantized(
         if isinstance(module, QuantizedEmbedding) and module.lookup_scale is not None:
             # Not what suits the table, but what shows if left out; powers of two, which round nothing.
             state[f"{name}.lookup_scale"] = 2.0 ** (torch.arange(module.width) % 3 - 1)
+    state |= {f"{name}.input_scale": torch.tensor(scale) for name, scale in (input_scales or {}).items()}
     result.load_state_dict(state)
     return cast(Model, result)
 

@@ -117,6 +117,24 @@ def test_formats_may_be_mixed() -> None:
     assert relative_difference(actual, expected(mixed, input_ids, mask), mask) < 1e-5
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("portable", "product"), PRODUCTS)
+def test_an_input_may_have_one_scale_for_all_tokens(portable: bool, product: str, bias: bool) -> None:
+    """Too small a one here, so that values beyond the levels are cut off alike too."""
+    plain = tiny_model(attention_bias=bias)
+    queries = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
+    formats: dict[str, Format] = dict.fromkeys([*queries, "model.layers.1.mlp.down_proj"], "w8a8")
+    model = quantized(plain, formats, input_scales=dict.fromkeys(queries, 0.01))
+    input_ids, mask = tiny_tokens(3, 12), left_padded_mask(3, 12)
+    wanted = expected(model, input_ids, mask)
+    actual = serve(open_graph(model, portable=portable), input_ids, mask, [])
+    assert relative_difference(actual, wanted, mask) < 1e-5
+    assert relative_difference(expected(quantized(plain, formats), input_ids, mask), wanted, mask) > 1e-3
+    operators = [node.op_type for node in build_graph(model, portable=portable).graph]
+    assert operators.count("ReduceMax") == 1  # the other matrix finds the largest value of each token
+    assert operators.count(product) == len(formats)
+
+
 def test_a_token_of_zeros_stays_zero() -> None:
     model = tiny_quantized("w8a8")
     with torch.no_grad():

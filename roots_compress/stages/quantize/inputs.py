@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import InputStatistics, ResidualStream, observed
 from roots_compress.models.blocks.base import Half, Route
 from roots_compress.models.ops.base import Input
+from roots_compress.models.quantized import ACTIVATION_LEVELS
 
 SAMPLED_ROWS = 512
 """Rows kept of each input, on which output errors are measured."""
+MOST_SPREAD = 3.5
+"""One scale serves all tokens where the greatest of their largest values is at most so many times the median
+one. The usual token then keeps at least six of its eight bits."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,11 @@ class SeenInput:
         self.statistics = InputStatistics(width, gram=gram, device=device)
         self._stride = stride
         self._samples = [torch.empty(0, width, device=device)]
+        self._peaks: list[Tensor] = []
 
-    def update(self, rows_RC: Tensor) -> None:
-        """Add rows."""
+    def update(self, rows_RC: Tensor, peak_R: Tensor | None = None) -> None:
+        """Add rows; where they were divided by something, also the largest magnitude of each before that."""
+        self._peaks.append(rows_RC.abs().amax(dim=1) if peak_R is None else peak_R)
         first = -self.statistics.rows % self._stride
         self._samples.append(rows_RC[first :: self._stride].clone())
         self.statistics.update(rows_RC)
@@ -118,6 +124,14 @@ class SeenInput:
     def sample(self) -> Tensor:
         """The sampled rows, `SC`."""
         return torch.cat(self._samples)
+
+    @property
+    def fixed_scale(self) -> Tensor | None:
+        """The step that rounds all tokens well enough, a scalar; None if some are much larger than most."""
+        peak_R = torch.cat(self._peaks) if self._peaks else torch.zeros(1)
+        largest = peak_R.max()
+        fits = 0 < largest <= MOST_SPREAD * peak_R.median()
+        return largest / ACTIVATION_LEVELS if fits else None
 
     @property
     def mean_square(self) -> Tensor:
@@ -216,12 +230,13 @@ class _Passing:
             if (rows_RC := self.rows.pop(each.name, None)) is None:
                 continue
             rows_RC = rows_RC.float()
+            peak_R = rows_RC.abs().amax(dim=1)
             if each.spec.writes and each.name in routes:
                 row_N, weight_N = routes[each.name]
                 rows_RC = rows_RC * (weight_N[:, None] / norm_R1[row_N])
             elif each.spec.writes:
                 rows_RC = rows_RC / norm_R1
-            self.seen[each.name].update(rows_RC)
+            self.seen[each.name].update(rows_RC, peak_R)
 
     def begin_again_if_few(self, each: BoundInput) -> bool:
         """Forget what an input held if that was fewer rows than it has channels; return whether it was."""

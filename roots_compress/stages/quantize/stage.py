@@ -243,6 +243,7 @@ def assemble(model: RootsWithHead, rounded: Rounded, settings: QuantizeConfig) -
     config.quantization = {
         **stored_sizes(settings.group_size, rounded.group_sizes),
         "formats": dict(sorted(rounded.formats.items())),
+        **({"fixed_inputs": sorted(rounded.fixed_inputs)} if rounded.fixed_inputs else {}),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }
     quantized: RootsWithHead = make_model(config).eval()

@@ -41,6 +41,7 @@ class Rounded:
         state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
         formats: the storage format of each quantized module.
         group_sizes: how many weights share a scale, of each module in groups.
+        fixed_inputs: the modules whose input has one scale for all tokens.
         errors: each quantized module's relative output error on sampled inputs, its input's rounding
             included; of a table that only serves lookups, its rows' error.
     """
@@ -48,6 +49,7 @@ class Rounded:
     state: dict[str, Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
     group_sizes: dict[str, int] = field(default_factory=dict)
+    fixed_inputs: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
 
     def note(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
@@ -84,13 +86,18 @@ def round_layers(
         layer = copy.deepcopy(original)
         prefix = f"{model.config.spec.layer_path(index)}."
         for half in layer.halves:
+            # What is read in one go gains by a fixed scale; a decoder's single tokens do not.
+            reads_only = layer.feeds_decoder or not model.can_generate()
             inputs = list(bound_inputs(half))
             # All folding comes before any rounding: an input's producer is another's consumer.
             for each in inputs:
                 if each.producers and (scale_C := plan.scales.get(prefix + each.name)) is not None:
                     each.fold(scale_C)
             for each, seen in zip(inputs, observe(half, stream, prefix[:-1]), strict=True):
-                _round_input(layer, each, seen, prefix, plan.format_of(prefix + each.name), config, rounded)
+                chosen = plan.format_of(prefix + each.name)
+                fixed = chosen == "w8a8" and reads_only and each.spec.share == 1
+                scale = seen.fixed_scale if fixed else None
+                _round_input(layer, each, seen, prefix, chosen, scale, config, rounded)
             if config.cache == "int8" and isinstance(half.block, AttentionBlock):
                 # Quantized by now, and folded, it gives the keys and values that a graph will cache.
                 with observed_cache(half.block, model.config.spec.max_positions) as cache:
@@ -108,10 +115,14 @@ def _round_input(
     seen: SeenInput,
     prefix: str,
     weight_format: Format,
+    input_scale: Tensor | None,
     config: QuantizeConfig,
     rounded: Rounded,
 ) -> None:
-    """Replace the linear layers that read an input by quantized ones."""
+    """Replace the linear layers that read an input by quantized ones.
+
+    These round it by `input_scale`, or by a scale for each token where that is None.
+    """
     gram_CC = seen.statistics.gram if config.compensate else None
     compensation = None if gram_CC is None else Compensation(gram_CC)
     for name, linear in each.consumers.items():
@@ -122,15 +133,22 @@ def _round_input(
         else:
             quantized = compensation.round(weight_RC, weight_format, size)
         rounded.note(prefix + name, quantized, output_error(seen.sample, weight_RC, quantized))
-        layer.set_submodule(name, quantized_linear(linear, quantized))
+        if input_scale is not None:
+            rounded.fixed_inputs.append(prefix + name)
+        layer.set_submodule(name, quantized_linear(linear, quantized, input_scale))
 
 
-def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix) -> QuantizedLinear:
+def quantized_linear(
+    linear: nn.Linear, quantized: QuantizedMatrix, input_scale: Tensor | None = None
+) -> QuantizedLinear:
     """Return the module that stands for a linear layer once its matrix is quantized."""
     rows, width = linear.weight.shape
     size = quantized.levels.shape[-1]  # of w8a8 the whole row, which has no groups
-    module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, size)
+    fixed = input_scale is not None
+    module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, size, fixed_input=fixed)
     tensors = quantized.buffers()
+    if input_scale is not None:
+        tensors["input_scale"] = input_scale
     if linear.bias is not None:
         tensors["bias"] = linear.bias.detach()
     module.load_state_dict(tensors)

@@ -161,6 +161,21 @@ def test_the_error_expected_of_a_scale_is_that_of_the_folded_input(weight_format
     )
 
 
+def test_one_scale_serves_all_tokens_only_where_none_is_much_larger_than_most() -> None:
+    rows = torch.rand(200, 48, generator=torch.Generator().manual_seed(0)) - 0.5
+    seen = SeenInput(48)
+    scales = [seen.fixed_scale]
+    for added, peak in (
+        (rows, None),
+        (rows[:1] / 100, rows[:1].abs().amax(dim=1)),  # divided rows count as they were before
+        (rows[:1] * 10, None),
+    ):
+        seen.update(added, peak)
+        scales.append(seen.fixed_scale)
+    expected = rows.abs().max() / 127
+    assert scales == [None, expected, expected, None]
+
+
 def test_an_input_without_producer_gets_no_scale() -> None:
     found, seen = with_outliers()
     assert best_scale(BoundInput(found.spec, found.consumers), seen, "w8a8", 16) is None
