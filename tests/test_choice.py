@@ -131,7 +131,7 @@ CHOICE: dict[str, Any] = {
 LINE = (
     "integer products chosen for avx2 with 512 tokens read and 128 written. This takes 1,905 ms and 137.5 "
     "MB; weights only would take 2,530 ms and 143.2 MB (timed on this machine with 2 threads); integer "
-    "products are expected to cost 0.00463 nats a prediction of 0.005 allowed"
+    "products are expected to cost 0.00463 nats a prediction (0.005 allowed)"
 )
 
 
@@ -158,6 +158,10 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
         ),
         ({"expected_loss": None}, "; integer products may cost 0.005 nats a prediction"),
         ({"allowed_loss": None}, "; integer products are expected to cost 0.00463 nats a prediction"),
+        (
+            {"expected_loss": 5.34e-06},
+            "; integer products are expected to cost less than 0.0001 nats a prediction (0.005 allowed)",
+        ),
     ],
 )
 def test_a_report_says_what_is_known(changes: dict[str, Any], said: str) -> None:

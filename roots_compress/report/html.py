@@ -63,6 +63,7 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
         ],
         caption=task.caption(run.protocol),
         metric=task.metric.heading,
+        continues=task.writes_unasked,
         trade_offs=pictures.trade_offs(task, run),
         steps=pictures.taken_off(run),
         groups=groups,

@@ -120,7 +120,7 @@ def search_caption(search: SearchResult) -> str:
     """Say how the candidates were compared, and which are missing."""
     said = (
         "Front: no other candidate is at least as good in all three figures. Each was timed in turns with "
-        "the baseline, at the longest context; medians."
+        "the baseline, at the greatest length; medians."
     )
     if not any(candidate.keeps_budgets for candidate in search.candidates):
         said += " NO CANDIDATE KEEPS ALL BUDGETS: the best is the one that comes nearest."

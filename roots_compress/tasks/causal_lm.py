@@ -205,8 +205,8 @@ class CausalLM(Task[LanguageModel]):
     def caption(self, protocol: Protocol) -> str:
         return f"{self.quality_caption(protocol)} {self.speed_caption(protocol)}"
 
-    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
-        return "batch 1", "at contexts", "Decode gain: over the baseline, at the longest context."
+    def timed(self, protocol: Protocol) -> tuple[str, str]:
+        return "batch 1", "Decode gain: over the baseline, at the longest context."
 
 
 def _axes(state: State, tokens: str) -> dict[int, str]:

@@ -54,6 +54,7 @@ class EncoderTask(Task[Encoder]):
     by_token: ClassVar[bool] = False
     """Whether that output has a row for each token, `(B, T, ...)`, or one for each text, `(B, ...)`."""
     workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
+    reads = "text"
     # More tokens than a window of ModernBERT holds.
     longest_row, decoded = 80, 0
 
@@ -105,9 +106,9 @@ class EncoderTask(Task[Encoder]):
         """Return which rows count: those of tokens, or every text's."""
         return super().parity_mask(script) if self.by_token else np.ones((script.shape.batch, 1), dtype=bool)
 
-    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
+    def timed(self, protocol: Protocol) -> tuple[str, str]:
         batches = f"one text, and {BATCH} at once" if TOGETHER in self.workloads else "one text"
-        return batches, "for texts", "Encode gain: over the baseline, for one text of the greatest length."
+        return batches, "Encode gain: over the baseline, for one text of the greatest length."
 
 
 class LabelTask(EncoderTask):

@@ -36,6 +36,8 @@ class TaskFacts:
     teacher."""
     compares: ClassVar[bool] = False
     """Whether quality itself is likeness to the run's first model."""
+    reads: ClassVar[str] = "context"
+    """What a workload reads first, in the singular; the lengths that are timed are its tokens."""
     writes: ClassVar[bool] = False
     """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]
@@ -91,12 +93,12 @@ class TaskFacts:
         """Say what speed was measured on."""
         contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
         threads = counted(protocol.threads, "thread")
-        batch, read, gain = self.timed(protocol)
+        batch, gain = self.timed(protocol)
         return (
-            f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, {read} of "
-            f"{contexts} tokens. {gain}"
+            f"Speed: {batch}, {threads}, medians of {protocol.repeats} interleaved repeats, for "
+            f"{self.reads}s of {contexts} tokens. {gain}"
         )
 
-    def timed(self, protocol: Protocol) -> tuple[str, str, str]:
-        """Return the batch, what is read, and what the gain is, as `speed_caption` has them."""
+    def timed(self, protocol: Protocol) -> tuple[str, str]:
+        """Return the batch, and what the gain is, as `speed_caption` has them."""
         raise NotImplementedError

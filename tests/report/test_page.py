@@ -17,8 +17,10 @@ from roots_compress.report.compare import comparison
 from roots_compress.report.html import comparison_html, html
 from roots_compress.report.page.sections import samples as samples_of
 from roots_compress.report.verdict import verdict
-from roots_compress.results import RunMetrics, Sample
-from tests.report.figures import SEARCH, candidate, full_run, run, stage
+from roots_compress.results import Point, RunMetrics, Sample
+from roots_compress.tasks.registry import task_named
+from roots_compress.training.summary import Judged
+from tests.report.figures import SEARCH, candidate, full_run, run, speeds, stage
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&{{ 7*7 }}\x1b[31m\u202e' + "long" * 2000
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
@@ -141,7 +143,7 @@ def test_equal_prompts_are_shown_one_by_one() -> None:
 def test_agreement_names_its_noise_floor() -> None:
     page = html(full_run())
     assert "00-baseline compares that model's graph with its own checkpoint" in page
-    assert "<td>0.94</td>" in page
+    assert "<td>94.00%</td>" in page
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,51 @@ def test_the_tile_of_speed_agrees_with_the_verdict(decode: tuple[float, float], 
     page = html(run(stage(), stage(1, "quantize", size=2_000_000, decode=decode)))
     assert said in page
     assert ("as fast" in page.partition('<dl class="tiles">')[0]) is ("noise" in said)
+
+
+@pytest.mark.parametrize(
+    ("task", "read"),
+    [
+        ("causal_lm", "context"),
+        ("masked_lm", "text"),
+        ("sentence_embedding", "text"),
+        ("seq2seq_lm", "source"),
+    ],
+)
+def test_lengths_are_of_what_the_task_reads(task: str, read: str) -> None:
+    of = task_named(task)
+    timings = {workload.figure: speeds(100.0, 80.0) for workload in of.workloads}
+    metrics = replace(stage().metrics, quality={each.name: 0.5 for each in of.metrics}, timings=timings)
+    page = html(run(stage(metrics=metrics, samples=(Sample("A", " b"),)), task=task))
+    assert f"512 tokens of {read}</dt>" in page
+    assert f">tokens of {read}</text>" in page
+    assert f"for {read}s of 128 / 512 tokens" in page
+    assert f"At the longest {read}." in page
+    assert ("Continuations of held-out prompts" in page) is (read == "context")
+
+
+def test_a_training_says_what_it_did_on_text_that_was_kept_back() -> None:
+    curves = {name: (Point(1, 0.5), Point(2, 0.6 + place)) for place, name in enumerate(("loss", "pairs"))}
+    judged = Judged(5.6552, 5.6439, 64)
+    rows = [
+        stage(1, "prune", curves=curves, notes={"recovery": {"judged": judged.to_json()}}),
+        stage(2, "tune", curves=curves, notes={"judged": replace(judged, after=5.7).to_json()}),
+    ]
+    page = html(run(stage(), *rows))
+    assert page.count("5.655 before, 5.644 after, so the trained weights were kept.") == 1
+    assert page.count("5.655 before, 5.7 after, so the weights from before were kept.") == 1
+    assert "01-prune: next-sentence loss (nsp)" in page
+
+
+def test_a_table_of_many_columns_is_dense() -> None:
+    task = task_named("seq2seq_lm")
+    metrics = replace(
+        stage().metrics,
+        quality={each.name: 0.5 for each in task.metrics},
+        timings={workload.figure: speeds(100.0, 80.0) for workload in task.workloads},
+    )
+    assert 'class="sorts dense ' in html(run(stage(metrics=metrics), task=task.name))
+    assert 'class="sorts dense ' not in html(full_run())
 
 
 def test_a_stage_that_did_not_pay_is_marked() -> None:

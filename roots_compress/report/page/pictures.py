@@ -23,7 +23,14 @@ from roots_compress.report.verdict import numbered
 from roots_compress.results import CandidateResult, Point, RunMetrics, Speed, StageResult, candidate_label
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures.figures import Metric
+from roots_compress.training.summary import Judged
 
+LOSSES = {
+    "pairs": "next-sentence loss (nsp)",
+    "generator": "loss of the generator (rtd)",
+    "replaced": "replaced-token loss (rtd)",
+}
+"""Parts of an objective whose own names say too little."""
 LARGEST_ERRORS = 10
 """Weights that are named, of each stage."""
 FEWEST_WEIGHTS = 8
@@ -86,7 +93,7 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
         name = workload.time_name
         timed += [replace(spot, x=each.figures[name]) for spot, each in zip(others, candidates, strict=True)]
         time = Axis(f"{workload.words} milliseconds a {workload.unit}, logarithmic", logarithmic=True)
-        note = "At the longest context. Horizontal lines hold the fastest and the slowest repeat."
+        note = f"At the longest {task.reads}. Horizontal lines hold the fastest and the slowest repeat."
         charts.append(_plane("Quality against time", note, task, timed, time, of))
     return charts
 
@@ -154,7 +161,7 @@ def _times(speed: Speed) -> tuple[float, tuple[float, float]]:
 
 
 def latency(task: Task[Any], run: RunMetrics) -> list[Chart]:
-    """Return for each workload the milliseconds of a unit by length of context, a line for each row."""
+    """Return for each workload the milliseconds of a unit by length, a line for each row."""
     charts = []
     for workload in reversed(task.workloads):
         series = []
@@ -166,12 +173,12 @@ def latency(task: Task[Any], run: RunMetrics) -> list[Chart]:
         if not series:
             continue
         title = f"{workload.words.capitalize()}: milliseconds a {workload.unit}"
-        charts.append(_lines(title, series, contexts, f"ms a {workload.unit}"))
+        x = Axis(f"tokens of {task.reads}", logarithmic=min(contexts) > 0)
+        charts.append(_lines(title, series, contexts, x, f"ms a {workload.unit}"))
     return charts
 
 
-def _lines(title: str, series: list[Series], contexts: list[float], unit: str) -> Chart:
-    x = Axis("tokens of context", logarithmic=min(contexts) > 0)
+def _lines(title: str, series: list[Series], contexts: list[float], x: Axis, unit: str) -> Chart:
     y = Axis(f"{unit} (lower is better)", from_zero=True)
 
     def draw(width: int) -> Markup:
@@ -181,21 +188,33 @@ def _lines(title: str, series: list[Series], contexts: list[float], unit: str) -
 
 
 def curves(run: RunMetrics) -> list[Chart]:
-    """Return what each stage followed while it trained."""
-    charts = []
+    """Return what each stage followed while it trained; its first curve says what the training was worth."""
+    charts: list[Chart] = []
     for stage in run.stages:
         drawn: list[tuple[Point, ...]] = []
+        worth = _worth(stage)
         for name, points in stage.curves.items():
             # A loss of one part is that part: one curve says both.
             if points and points not in drawn:
                 drawn.append(points)
                 marks = tuple(Mark(point.step, point.value) for point in points)
-                charts.append(_curve(f"{numbered(stage)}: {name.replace('_', ' ')}", marks))
+                title = f"{numbered(stage)}: {LOSSES.get(name, name.replace('_', ' '))}"
+                charts.append(_curve(title, marks, worth if len(drawn) == 1 else ""))
     return charts
 
 
-def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
-    last = f"On training text. At the end, step {marks[-1].x:,.0f}: {marks[-1].y:.4g}."
+def _worth(stage: StageResult) -> str:
+    """Say what a stage's training did on text that it did not read; nothing where that was not measured."""
+    found = (Judged.in_notes(notes) for notes in (stage.notes, *stage.notes.values()))
+    judged = next(filter(None, found), None)
+    if judged is None:
+        return ""
+    kept = "so the weights from before were kept" if judged.worse else "so the trained weights were kept"
+    return f" On text kept back from it: {judged.before:.4g} before, {judged.after:.4g} after, {kept}."
+
+
+def _curve(title: str, marks: tuple[Mark, ...], worth: str) -> Chart:
+    last = f"On training text. At the end, step {marks[-1].x:,.0f}: {marks[-1].y:.4g}.{worth}"
 
     def draw(width: int) -> Markup:
         return lines(title, [Series(title, marks, 1)], Axis("steps"), Axis(""), width=width, height=190)

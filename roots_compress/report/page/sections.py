@@ -48,7 +48,7 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
     found = [size]
     workload = task.workload
     if timed := speeds(last, workload):
-        heading = f"{workload.words.capitalize()}, context {timed[-1].context:,}"
+        heading = f"{workload.words.capitalize()}, {timed[-1].context:,} tokens of {task.reads}"
         tile = Tile(heading, f"{time_of(last, workload).value:.3g} ms", f"a {workload.unit}")
         gain = speedup_of(first, last, workload).value
         if several and gain == gain:
@@ -124,11 +124,16 @@ def agreement(task: Task[Any], run: RunMetrics) -> Table:
     rows = [
         (
             numbered(stage),
-            [f"{each[metric.name]:.4g}" if metric.name in each else "" for metric in metrics],
+            [_likeness(metric, each[metric.name]) if metric.name in each else "" for metric in metrics],
         )
         for stage, each in zip(run.stages, measured, strict=True)
     ]
     return [metric.heading for metric in metrics], rows if metrics else []
+
+
+def _likeness(metric: Metric, value: float) -> str:
+    """Return a divergence, or a share in percent."""
+    return f"{value:.2%}" if metric.better == "higher" else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 FORMS = {"integer": "integer products", "float": "weights only"}
+LEAST_LOSS = 0.0001
+"""Smaller losses, in nats a prediction, are not told apart."""
 
 
 def choice_caption(notes: Mapping[str, Any]) -> str | None:
@@ -60,5 +62,6 @@ def _loss(choice: dict[str, Any]) -> str:
     expected, allowed = choice["expected_loss"], choice["allowed_loss"]
     if expected is None:
         return "" if allowed is None else f"; integer products may cost {allowed:.3g} nats a prediction"
-    of = "" if allowed is None else f" of {allowed:.3g} allowed"
-    return f"; integer products are expected to cost {expected:.3g} nats a prediction{of}"
+    of = "" if allowed is None else f" ({allowed:.3g} allowed)"
+    cost = f"{expected:.3g}" if expected >= LEAST_LOSS else f"less than {LEAST_LOSS}"
+    return f"; integer products are expected to cost {cost} nats a prediction{of}"
