@@ -91,11 +91,7 @@ class InputStatistics:
         self.squared_norms = self._products.diagonal().clone()
 
     def check(self, name: str) -> None:
-        """Refuse statistics that cannot be used.
-
-        Raises:
-            StageError: an input channel of the module `name` held NaN or an infinity.
-        """
+        """Refuse statistics that cannot be used."""
         finite_C = torch.isfinite(self.squared_norms) & torch.isfinite(self.largest)
         bad = (~finite_C).nonzero().flatten().tolist()
         if bad:

@@ -169,11 +169,7 @@ def _as_typed(named: re.Match[str], typed: Mapping[Any, str]) -> str:
 
 
 def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
-    """Return what was typed as a recipe holds it; paths that are typed start from the current folder.
-
-    Raises:
-        InputError: numbers with colons between are something else.
-    """
+    """Return what was typed as a recipe holds it; paths that are typed start from the current folder."""
     if option.value is not None:
         return option.value
     if option.choices:
@@ -205,11 +201,7 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
 
 
 def _named(option: FieldOption, typed: str) -> tuple[str, str]:
-    """Return name and value of `prompt=question`.
-
-    Raises:
-        InputError: it has another form.
-    """
+    """Return name and value of `prompt=question`."""
     name, equals, value = typed.partition("=")
     if not (name and equals and value):
         raise InputError(

@@ -28,11 +28,7 @@ JUnitOption = Annotated[
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse a file that was asked for and cannot be written, before any work.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """Refuse a file that was asked for and cannot be written, before any work."""
     if path is not None:
         from roots_compress.run.outputs import check_output_file
 

@@ -76,11 +76,7 @@ def pack_tagged(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack texts whose words have labels as `pack_rows` does.
-
-    Raises:
-        InputError: there is no room for text between what opens and closes it.
-    """
+    """Pack texts whose words have labels as `pack_rows` does."""
     framed = partial(framed_words, tokenizer=tokenizer, longest=block_size, key=BLOCK_SIZE)
     return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
 

@@ -107,11 +107,7 @@ def train_tokenizer(
 
 
 def _require_room(config: TokenizerConfig, count: int, what: str, special_tokens: list[str]) -> None:
-    """Refuse a vocabulary without room for what each must have.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Refuse a vocabulary without room for what each must have."""
     least = count + len(special_tokens)
     if config.vocab_size < least:
         held = f"{count} {what} and " if count else ""

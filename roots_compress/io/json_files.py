@@ -38,11 +38,7 @@ def regular_file(path: Path) -> int:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse what git leaves in the place of a large file that was not fetched.
-
-    Raises:
-        InputError: the file is such a pointer, or unreadable.
-    """
+    """Refuse what git leaves in the place of a large file that was not fetched."""
     with readable(path) as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(

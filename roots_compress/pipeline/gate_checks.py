@@ -23,11 +23,7 @@ from roots_compress.tasks.base import Task
 
 
 def check_gates(recipe: Recipe, task: Task[Any]) -> None:
-    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
-
-    Raises:
-        InputError: there is such a one.
-    """
+    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh."""
     measured = OF_ANY_TASK | task.gates
     for place, gates, stage in placed_gates(recipe):
         weighed = recipe.search is not None and stage is None
@@ -46,11 +42,7 @@ def check_gates(recipe: Recipe, task: Task[Any]) -> None:
 
 
 def _require_package(task: Task[Any], gate: str, where: Key) -> None:
-    """Refuse a gate on a figure that no package here can take.
-
-    Raises:
-        InputError: the metric's package is not installed.
-    """
+    """Refuse a gate on a figure that no package here can take."""
     for metric in task.metrics:
         bounds = gate in (metric.bound, metric.compared_bound)
         if bounds and metric.package and find_spec(metric.package) is None:

@@ -44,11 +44,7 @@ class Rating(Scoring):
     agreement = (0.01, 0.1)
 
     def check_examples(self, examples: EvaluationWindows) -> None:
-        """Check that the numbers in the data differ.
-
-        Raises:
-            InputError: they do not, so that nothing goes with them.
-        """
+        """Check that the numbers in the data differ."""
         from roots_compress.data.labelled import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)

@@ -37,11 +37,7 @@ TASKS: Final[tuple[Task[Any], ...]] = (
 
 
 def task_named(name: str) -> Task[Any]:
-    """Return a task by its name.
-
-    Raises:
-        InputError: there is no such task.
-    """
+    """Return a task by its name."""
     for task in TASKS:
         if task.name == name:
             return task

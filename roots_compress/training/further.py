@@ -129,9 +129,6 @@ def train_further(
         text: a part of its training documents is kept back.
         judge: says which weights are better. With too little text to keep some back, nothing is judged.
         train: does it, on the text that it is given.
-
-    Raises:
-        StageError, InputError: as `train` does.
     """
     found = judge.kept_back(text)
     if found is None:
@@ -177,11 +174,7 @@ def teach_further(
 
 
 def _save(parameters: dict[str, nn.Parameter], work: Path) -> None:
-    """Write the weights to disk: a training leaves little memory.
-
-    Raises:
-        StageError: they cannot be written.
-    """
+    """Write the weights to disk: a training leaves little memory."""
     try:
         save_file({name: each.detach().contiguous() for name, each in parameters.items()}, work / KEPT)
     except (OSError, SafetensorError) as error:

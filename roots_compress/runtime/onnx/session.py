@@ -186,11 +186,7 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
 
 
 def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -> Any:
-    """Run a session on arrays; return one output.
-
-    Raises:
-        InputError, StageError: as `run_bound` raises them.
-    """
+    """Run a session on arrays; return one output."""
     with _running(graph):
         return session.run([output], feeds)[0]
 

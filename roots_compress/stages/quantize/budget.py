@@ -13,11 +13,7 @@ from roots_compress.stages.quantize.groups import group_size_of
 
 
 def check_budget(model: RootsWithHead, config: QuantizeConfig) -> None:
-    """Refuse a `max_bytes` that no choice of layers can meet.
-
-    Raises:
-        GateMissedError: the model takes more with all layers in 4 bits.
-    """
+    """Refuse a `max_bytes` that no choice of layers can meet."""
     least = least_bytes(model, config)
     if config.max_bytes is not None and config.max_bytes < least:
         raise GateMissedError(

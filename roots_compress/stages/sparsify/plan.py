@@ -69,11 +69,7 @@ def make_plan(config: SparsifyConfig, spec: ModelSpec) -> Plan:
 
 
 def _places(spec: ModelSpec) -> Iterator[Place]:
-    """Yield where attention over the whole context stands.
-
-    Raises:
-        InputError: it is of a kind that blocks cannot replace.
-    """
+    """Yield where attention over the whole context stands."""
     for place, op in spec.blocks():
         if not isinstance(op, Attention):
             continue
@@ -99,11 +95,7 @@ def _places(spec: ModelSpec) -> Iterator[Place]:
 
 
 def _positions(config: SparsifyConfig, spec: ModelSpec) -> int:
-    """Return the longest context of the new model.
-
-    Raises:
-        InputError: the model's positions cannot be as many.
-    """
+    """Return the longest context of the new model."""
     wanted, held = config.max_positions, spec.max_positions
     if wanted is None or wanted == held:
         return held

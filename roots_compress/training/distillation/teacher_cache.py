@@ -127,11 +127,7 @@ class TeacherCache:
         return sum(self._positions(part) for part in self.missing()) * self.position_bytes
 
     def require_disk(self) -> None:
-        """Check that there is room for what is missing.
-
-        Raises:
-            InputError: there is not.
-        """
+        """Check that there is room for what is missing."""
         needed, free = self.missing_bytes(), free_disk(self.folder)
         if needed > free:
             raise InputError(
