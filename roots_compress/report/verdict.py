@@ -199,7 +199,7 @@ def _missed(missed: list[GateResult]) -> str:
 def _kept(gates: tuple[GateResult, ...]) -> str:
     if not gates:
         return "no gates were set"
-    return "all gates kept" if len(gates) > 1 else "its gate kept"
+    return "all gates are kept" if len(gates) > 1 else "its gate is kept"
 
 
 def _instead(run: RunMetrics) -> str:

@@ -194,6 +194,11 @@ def test_a_training_says_what_it_did_on_text_that_was_kept_back() -> None:
     assert "01-prune: next-sentence loss (nsp)" in page
 
 
+def test_a_stage_that_takes_nothing_off_has_no_sign() -> None:
+    page = html(run(stage(), stage(1, "tune", size=8_000_120), stage(2, "quantize", size=2_000_000)))
+    assert re.findall(r'class="amount">([^<]+)', page)[:4] == ["8.0 MB", "no change", "−6.0 MB", "2.0 MB"]
+
+
 def test_a_table_of_many_columns_is_dense() -> None:
     task = task_named("seq2seq_lm")
     metrics = replace(

@@ -33,7 +33,7 @@ SLOW = quantized(decode=(80.0, 60.0), notes=INT8)
     [
         (
             run(stage(), quantized(), gates=(gate("max_perplexity_ratio"), gate("min_size_ratio"))),
-            "Ship 01-quantize: 4.0x smaller, decode 2.0x faster, perplexity +1.0%; all gates kept.",
+            "Ship 01-quantize: 4.0x smaller, decode 2.0x faster, perplexity +1.0%; all gates are kept.",
         ),
         (
             run(stage(), SLOW, machine=CPU),
@@ -47,16 +47,16 @@ SLOW = quantized(decode=(80.0, 60.0), notes=INT8)
         (
             run(stage(), SLOW, machine=CPU, gates=(gate("min_size_ratio"),)),
             "Undecided: 01-quantize is 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here because "
-            "this CPU lacks 8-bit dot products; its gate kept, but none bounds speed.",
+            "this CPU lacks 8-bit dot products; its gate is kept, but none bounds speed.",
         ),
         (
             run(stage(), SLOW, machine=CPU, gates=(gate("quantize.min_decode_speedup"),)),
             "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here because this CPU "
-            "lacks 8-bit dot products; its gate kept.",
+            "lacks 8-bit dot products; its gate is kept.",
         ),
         (
             run(stage(), SLOW, gates=(gate("max_decode_ms"),)),
-            "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here; its gate kept.",
+            "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here; its gate is kept.",
         ),
         (
             run(stage(), quantized(), gates=(gate("max_perplexity_ratio", passed=False), gate("max_bytes"))),

@@ -233,7 +233,11 @@ def taken_off(run: RunMetrics) -> list[tuple[Step, str]]:
 
 def _signed(step: Step) -> str:
     shown = f"{megabytes(round(abs(step.value)))} MB"
-    return shown if step.kind == "total" else f"{'+' if step.value > 0 else '−'}{shown}"
+    if step.kind == "total":
+        return shown
+    if not float(shown.split()[0]):
+        return "no change"
+    return f"{'+' if step.value > 0 else '−'}{shown}"
 
 
 @dataclass(frozen=True)
