@@ -31,7 +31,7 @@ class GatesConfig(Settings):
     earlier stage, or a stored run, as a path with a `/` to its folder or to its `metrics.json`. Of a stored
     run it is the row of the same name, or, for the recipe's own gates, the last."""
     max_perplexity_ratio: PositiveFloat | None = None
-    """Largest perplexity of a causal language model, as a multiple of the other row's."""
+    """Largest perplexity of a causal language model, as a multiple of the baseline's (or of `against`)."""
     max_perplexity: PositiveFloat | None = None
     """Largest perplexity of a causal language model."""
     max_kl: PositiveFloat | None = None
@@ -51,20 +51,23 @@ class GatesConfig(Settings):
     min_same_top_change: float | None = None
     """Smallest change of that share."""
     max_bits_per_byte_ratio: PositiveFloat | None = None
-    """Largest bits per byte of text, as a multiple of the other row's. Tokenizers may differ."""
+    """Largest bits per byte of text, as a multiple of the baseline's (or of
+    `against`). Tokenizers may differ."""
     max_bits_per_byte: PositiveFloat | None = None
     """Largest bits per byte of text."""
     max_response_perplexity_ratio: PositiveFloat | None = None
-    """Largest perplexity of the answers to held-out instructions, as a multiple of the other row's: 0.7 asks
-    that it falls by 30 %."""
+    """Largest perplexity of the answers to held-out instructions, as a multiple of the baseline's (or of
+    `against`): 0.7 asks that it falls by 30 %."""
     max_response_perplexity: PositiveFloat | None = None
     """Largest perplexity of the answers to held-out instructions."""
     max_response_bits_per_byte_ratio: PositiveFloat | None = None
-    """Largest bits per byte of the answers to held-out instructions, as a multiple of the other row's."""
+    """Largest bits per byte of the answers to held-out instructions, as a multiple of the baseline's (or of
+    `against`)."""
     max_response_bits_per_byte: PositiveFloat | None = None
     """Largest bits per byte of the answers to held-out instructions."""
     max_pseudo_perplexity_ratio: PositiveFloat | None = None
-    """Largest pseudo-perplexity of a masked language model, as a multiple of the other row's."""
+    """Largest pseudo-perplexity of a masked language model, as a multiple of the baseline's (or of
+    `against`)."""
     max_pseudo_perplexity: PositiveFloat | None = None
     """Largest pseudo-perplexity of a masked language model."""
     min_cosine: Correlation | None = None
@@ -116,7 +119,8 @@ class GatesConfig(Settings):
     min_entity_f1_change: float | None = None
     """Smallest change of the F1 of entities."""
     max_target_perplexity_ratio: PositiveFloat | None = None
-    """Largest perplexity of an encoder-decoder's targets, as a multiple of the other row's."""
+    """Largest perplexity of an encoder-decoder's targets, as a multiple of the baseline's (or of
+    `against`)."""
     max_target_perplexity: PositiveFloat | None = None
     """Largest perplexity of an encoder-decoder's targets."""
     min_exact_match: Share | None = None

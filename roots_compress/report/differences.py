@@ -85,7 +85,9 @@ class Difference:
 
 
 def _alike(axis: Axis, one: Figure, other: Figure) -> bool:
-    """Whether two figures are the same in all digits that are shown."""
+    """Whether two figures are the same in all digits that are shown, or sizes in the change that is."""
+    if axis.kind == "size" and axis.change(one.value, other.value) == axis.change(one.value, one.value):
+        return True
     return axis.shown(one.value) == axis.shown(other.value)
 
 

@@ -69,8 +69,8 @@ def label(stage: StageResult) -> str:
 
 
 def speed_cell(stage: StageResult, workload: Workload) -> str:
-    """Return the medians at each context, shortest first: `592 / 711`."""
-    return " / ".join(f"{speed.median:.0f}" for speed in speeds(stage, workload))
+    """Return the medians at each length, shortest first: `592 / 711`."""
+    return " / ".join(f"{speed.median:,.0f}" for speed in speeds(stage, workload))
 
 
 def table(run: RunMetrics) -> Table:

@@ -60,6 +60,14 @@ def test_a_difference_that_no_digit_shows_is_none() -> None:
     assert "Perplexity: no difference, 21.000." in found.sentences
 
 
+def test_sizes_that_differ_by_less_than_the_change_shows_are_equal() -> None:
+    found = compared(RUN, run(stage(), stage(1, "quantize", size=2_000_600, perplexity=21.0)))
+    assert verdicts(found)["bytes"] == "equal +0.0%"
+    assert "Size: no difference, 2.000 MB." in found.sentences
+    found = compared(RUN, run(stage(), stage(1, "quantize", size=2_002_000, perplexity=21.0)))
+    assert verdicts(found)["bytes"] == "worse +0.1%"
+
+
 def test_a_difference_within_noise_is_no_difference() -> None:
     nearly = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.2, decode=(110.0, 88.0)))
     intervals = {"perplexity": (19.0, 23.0)}

@@ -56,7 +56,8 @@ SLOW = quantized(decode=(80.0, 60.0), notes=INT8)
         ),
         (
             run(stage(), SLOW, gates=(gate("max_decode_ms"),)),
-            "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here; its gate is kept.",
+            "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here; "
+            "its gate is kept.",
         ),
         (
             run(stage(), quantized(), gates=(gate("max_perplexity_ratio", passed=False), gate("max_bytes"))),

@@ -79,6 +79,9 @@ def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
     """Return a table of graphs' speeds and their ratios to the first graph's: a row a phase and context."""
     from roots_compress.report.table import table_of
 
+    def rate(units_per_second: float) -> str:
+        return f"{units_per_second:,.0f}" if units_per_second >= 100 else f"{units_per_second:.1f}"
+
     units = f"{task.workload.unit}s"
     words = {workload.phase: workload.words for workload in task.workloads}
     first = next(iter(results.values()))
@@ -87,7 +90,7 @@ def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
             name,
             words[phase],
             str(speed.context),
-            f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
+            f"{rate(speed.median)} ({rate(speed.low)} to {rate(speed.high)})",
             f"{speed.median / base.median:.2f}x",
         )
         for name, figures in results.items()
