@@ -91,7 +91,11 @@ class InputStatistics:
         self.squared_norms = self._products.diagonal().clone()
 
     def check(self, name: str) -> None:
-        """Refuse statistics that cannot be used."""
+        """Refuse statistics that cannot be used.
+
+        Raises:
+            StageError: an input channel of the module `name` held NaN or an infinity.
+        """
         finite_C = torch.isfinite(self.squared_norms) & torch.isfinite(self.largest)
         bad = (~finite_C).nonzero().flatten().tolist()
         if bad:

@@ -54,6 +54,9 @@ def own_text(
     Args:
         model: in evaluation mode, on any device.
         bos: opens each window; None where the tokenizer adds none.
+
+    Raises:
+        StageError: the model predicts NaN.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
@@ -123,7 +126,11 @@ def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindo
 def with_own_text(
     windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, events: Events
 ) -> PackedWindows:
-    """Return calibration windows, and between them as many of the model's own as asked for."""
+    """Return calibration windows, and between them as many of the model's own as asked for.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
     if not count:
         return windows
     block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)

@@ -139,7 +139,11 @@ def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, kind: str, 
 
 
 def with_languages(checkpoint: Checkpoint, source: str, target: str) -> Checkpoint:
-    """Return a translator with a tokenizer of two languages, which begins a target with its own."""
+    """Return a translator with a tokenizer of two languages, whose generation begins a target with its own.
+
+    Raises:
+        InputError: as `translating` raises it.
+    """
     tokenizer = translating(checkpoint.tokenizer, source, target)
     settings = checkpoint.model.generation_config if checkpoint.model.can_generate() else None
     if settings is not None and (opening := target_frame(tokenizer)[0]):

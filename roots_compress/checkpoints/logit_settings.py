@@ -67,7 +67,11 @@ class LogitSettings(BaseModel):
             ) from None
 
     def require_vocabulary(self, vocab_size: int, where: Path) -> None:
-        """Check that each token that is to come, or is biased, is one of the model's."""
+        """Check that each token that is to come, or is biased, is one of the model's.
+
+        Raises:
+            InputError: one is not.
+        """
         for key, token in self._tokens():
             if token >= vocab_size:
                 raise InputError(

@@ -29,6 +29,9 @@ def limits_of(text: str) -> dict[int | str, int]:
 
     Args:
         text: `auto`, or limits such as `0=70GB,1=70GB,cpu=200GB`: of GPUs by their numbers, and of memory.
+
+    Raises:
+        InputError: it is neither.
     """
     if text == AUTO:
         return {}

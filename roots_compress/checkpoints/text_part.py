@@ -29,6 +29,9 @@ def text_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """Return the text model's configuration, completed as transformers completes it.
 
     Published files leave out what is a default of the family's class.
+
+    Raises:
+        InputError: the class refuses it.
     """
     from transformers import AutoConfig
 

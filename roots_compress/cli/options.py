@@ -169,7 +169,11 @@ def _as_typed(named: re.Match[str], typed: Mapping[Any, str]) -> str:
 
 
 def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
-    """Return what was typed as a recipe holds it; paths that are typed start from the current folder."""
+    """Return what was typed as a recipe holds it; paths that are typed start from the current folder.
+
+    Raises:
+        InputError: numbers with colons between are something else.
+    """
     if option.value is not None:
         return option.value
     if option.choices:
@@ -201,7 +205,11 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
 
 
 def _named(option: FieldOption, typed: str) -> tuple[str, str]:
-    """Return name and value of `prompt=question`."""
+    """Return name and value of `prompt=question`.
+
+    Raises:
+        InputError: it has another form.
+    """
     name, equals, value = typed.partition("=")
     if not (name and equals and value):
         raise InputError(

@@ -28,7 +28,11 @@ JUnitOption = Annotated[
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse a file that was asked for and cannot be written, before any work."""
+    """Refuse a file that was asked for and cannot be written, before any work.
+
+    Raises:
+        InputError: it cannot.
+    """
     if path is not None:
         from roots_compress.run.outputs import check_output_file
 

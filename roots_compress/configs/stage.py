@@ -50,7 +50,11 @@ class StageSettings(Settings):
         return True
 
     def check_paths(self) -> None:
-        """Refuse files that must be there and are not; none is opened."""
+        """Refuse files that must be there and are not; none is opened.
+
+        Raises:
+            InputError: one is missing.
+        """
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
         """Yield which settings a recipe cannot have, each by its key and why.

@@ -158,7 +158,11 @@ class DistillLossConfig(Settings):
         return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
 
     def require_vocabulary(self, size: int, *, labels: bool = False) -> None:
-        """Refuse to ask a teacher for more tokens, or labels, than it knows."""
+        """Refuse to ask a teacher for more tokens, or labels, than it knows.
+
+        Raises:
+            InputError: `top_k` exceeds their number.
+        """
         if self.top_k is not None and self.top_k > size:
             has = f"teacher has {size} labels" if labels else f"teacher's vocabulary has {size} tokens"
             raise InputError(
@@ -172,6 +176,9 @@ class DistillLossConfig(Settings):
 
         Args:
             targets: whether the models write targets of sources, which a teacher can be asked for.
+
+        Raises:
+            InputError: some is asked for.
         """
         does = "writes whole targets only" if targets else "reads whole texts and writes none"
         for key, who in (("on_policy_ratio", "student"), ("teacher_text_ratio", "teacher")):

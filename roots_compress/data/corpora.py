@@ -95,7 +95,11 @@ def load_text(
 def load_held_out(
     config: DataConfig, *, seed: int, kind: RecordKind = "text", labels: Sequence[str] = ()
 ) -> TextSplit:
-    """Read the text that a model is measured on; with `config.eval`, nothing else is read."""
+    """Read the text that a model is measured on and not trained on: with `config.eval`, nothing else is read.
+
+    Raises:
+        InputError: as `load_text` does.
+    """
     records = records_of(kind, config, labels)
     if not config.eval:
         if kind not in BUILTIN and not config.train:
@@ -137,7 +141,11 @@ def _unsuited(records: Records, key: Literal["train", "eval"]) -> InputError:
 def _read_paths(
     config: DataConfig, key: Literal["train", "eval"], records: Records
 ) -> tuple[list[list[Document]], str]:
-    """Return the documents of each file, or of the data files under a folder, and in words what was read."""
+    """Return the documents of each file, or of the data files under a folder, and in words what was read.
+
+    Raises:
+        InputError: a file cannot be read, or there is no text in any of them.
+    """
     paths: tuple[Path, ...] = getattr(config, key)
     documents: list[list[Document]] = []
     files: list[str] = []
@@ -212,7 +220,11 @@ def _separate_documents(
 def _end_held_out(
     documents: StreamedDocuments, datasheet: dict[str, Any], config: DataConfig
 ) -> tuple[StreamedDocuments, tuple[Document, ...]]:
-    """Hold out the last documents of a corpus, which are in a drawn order."""
+    """Hold out the last documents of a corpus, which are in a drawn order.
+
+    Raises:
+        InputError: a document may be in the corpus twice, or there is one alone.
+    """
     count = min(MOST_HELD_OUT, max(1, round(len(documents) * config.eval_fraction)))
     repeats = any(source["repeats"] > 1 for source in datasheet["sources"])
     if repeats or not datasheet["settings"]["duplicates"]["exact"] or count == len(documents):

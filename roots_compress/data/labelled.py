@@ -58,6 +58,9 @@ def labelled_texts(
     Args:
         longest: most tokens of a text; the rest of a longer one is left out.
         tokens: of all texts together, at `BYTES_PER_TOKEN`; at least one text is returned.
+
+    Raises:
+        InputError: there is no room for text between what opens and closes it.
     """
     chosen, texts = _read(documents, tokenizer, longest, tokens, _framed)
     return LabelledTexts(**vars(texts), labels=np.array([each.label for each in chosen], dtype=np.int64))
@@ -92,7 +95,11 @@ def pack_labelled(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack labelled texts as `pack_rows` does. A text's label is the target of its first position."""
+    """Pack labelled texts as `pack_rows` does. A text's label is the target of its first position.
+
+    Raises:
+        InputError: there is no room for text between what opens and closes it.
+    """
 
     def framed(batch: Sequence[Document]) -> list[Row]:
         labels = [IGNORED_LABEL if each.label is None else each.label for each in batch]
@@ -109,7 +116,11 @@ def pack_scored(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack texts or pairs as `pack_rows` does; a model and its teacher score each at its first position."""
+    """Pack texts or pairs as `pack_rows` does; a model and its teacher score each at its first position.
+
+    Raises:
+        InputError: there is no room for text.
+    """
 
     def framed(batch: Sequence[Document]) -> list[Row]:
         return _rows(batch, framed_pairs(batch, tokenizer, block_size, key=BLOCK_SIZE), [0] * len(batch))

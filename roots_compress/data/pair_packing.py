@@ -93,6 +93,9 @@ def pack_pairs(
     Args:
         block_size: tokens of each side of a window; the rest of a longer text is left out.
         limit: the most windows to return; no more pairs are tokenised than these need.
+
+    Raises:
+        InputError: there is no room for text.
     """
     windows, _ = _filled(documents, tokenizer, block_size, seed, limit)
     read, said, segments, sources, of_sources = (

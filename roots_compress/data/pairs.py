@@ -50,7 +50,11 @@ class Frame(NamedTuple):
         return [*self.opening, *ids, *self.closing]
 
     def room(self, longest: int, key: Key) -> int:
-        """Return the tokens of text that are left of `longest`."""
+        """Return the tokens of text that are left of `longest`.
+
+        Raises:
+            InputError: there are none.
+        """
         room = longest - len(self.opening) - len(self.closing)
         if room < 1:
             raise InputError(
@@ -76,6 +80,9 @@ def sides(
     Args:
         longest: most tokens, with what is put around a text.
         key: of the setting that says so, for the message.
+
+    Raises:
+        InputError: there is no room for text.
     """
     frame = Frame.of(tokenizer, name)
     tokenizer = target_tokenizer(tokenizer) if name == TARGET else tokenizer
@@ -135,6 +142,9 @@ def evaluation_pairs(
 
     Args:
         longest: most tokens of a source, and of a target.
+
+    Raises:
+        InputError: there is no room for text.
     """
     chosen = evenly(documents, limit)
     texts = {name: [each.named(name) for each in chosen] for name in (SOURCE, TARGET)}

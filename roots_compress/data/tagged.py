@@ -76,7 +76,11 @@ def pack_tagged(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack texts whose words have labels as `pack_rows` does."""
+    """Pack texts whose words have labels as `pack_rows` does.
+
+    Raises:
+        InputError: there is no room for text between what opens and closes it.
+    """
     framed = partial(framed_words, tokenizer=tokenizer, longest=block_size, key=BLOCK_SIZE)
     return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
 

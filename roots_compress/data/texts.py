@@ -116,6 +116,9 @@ def framed_texts(
     Args:
         longest: most tokens of a text.
         key: of the setting that says so, for the message.
+
+    Raises:
+        InputError: there is no room for text between what opens and closes it.
     """
     opening, closing, room = frame_of(tokenizer, longest, key=key)
     read: list[list[int]] = [[] for _ in texts]
@@ -145,6 +148,9 @@ def framed_pairs(
     Args:
         longest: most tokens of a pair.
         key: of the setting that says so, for the message.
+
+    Raises:
+        InputError: there is no room for text between what the tokenizer puts around it.
     """
     if longest < tokenizer.num_special_tokens_to_add(pair=True) + LEAST_PAIR:
         raise InputError(
@@ -164,7 +170,11 @@ def framed_pairs(
 def frame_of(
     tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
 ) -> tuple[list[int], list[int], int]:
-    """Return what opens and what closes a text of so many tokens, and how many tokens are left for itself."""
+    """Return what opens and what closes a text of so many tokens, and how many tokens are left for itself.
+
+    Raises:
+        InputError: there are none.
+    """
     opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
     room = longest - len(opening) - len(closing)
     if room < 1:

@@ -107,7 +107,11 @@ def train_tokenizer(
 
 
 def _require_room(config: TokenizerConfig, count: int, what: str, special_tokens: list[str]) -> None:
-    """Refuse a vocabulary without room for what each must have."""
+    """Refuse a vocabulary without room for what each must have.
+
+    Raises:
+        InputError: it has none.
+    """
     least = count + len(special_tokens)
     if config.vocab_size < least:
         held = f"{count} {what} and " if count else ""

@@ -116,6 +116,9 @@ class PackedWindows:
         """Return the windows with their arrays in files, of which memory holds what is being read.
 
         Another process that is sent them opens the same files.
+
+        Raises:
+            OSError: they cannot be written.
         """
         if self.folder is not None:
             return self
@@ -133,7 +136,11 @@ class PackedWindows:
         return {name: value for name, value in vars(self).items() if name not in apart}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what another process sent."""
+        """Take over what another process sent.
+
+        Raises:
+            InputError: the files are not there.
+        """
         vars(self).update(state)
         if self.folder is not None:
             lacking = [each.name for each in fields(self) if each.name not in state]

@@ -127,7 +127,11 @@ def _require_agreement(
     model: RootsWithHead,
     folder: Path,
 ) -> None:
-    """Refuse figures that are not of one model."""
+    """Refuse figures that are not of one model.
+
+    Raises:
+        StageError: they differ by more than rounding explains.
+    """
     metric = task.metric
     graph, checkpoint = through_graph[metric.name], through_torch[metric.name]
     plain = not model.config.quantization and model.dtype == torch.float32

@@ -77,7 +77,11 @@ def measure_speed(
 
 
 def _common_task(graphs: Mapping[str, Path]) -> Task[Any]:
-    """Return the task of all graphs."""
+    """Return the task of all graphs.
+
+    Raises:
+        InputError: they have not one.
+    """
     tasks = {label: task_of_graph(graph) for label, graph in graphs.items()}
     first, task = next(iter(tasks.items()))
     for label, other in tasks.items():

@@ -168,7 +168,11 @@ def _check_valid(path: Path) -> None:
 
 
 def _check_weights(graphs: Iterable[ir.Model], model: RootsWithHead, directory: Path) -> None:
-    """Refuse graphs that store a weight twice, as a tied table often is."""
+    """Refuse graphs that store a weight twice, as a tied table often is.
+
+    Raises:
+        StageError: their weights take more bytes than the checkpoint's.
+    """
     # No weight is of 64-bit integers, as tables of places are.
     sizes = [each.nbytes for each in _weights(graphs).values() if each.dtype != ir.DataType.INT64]
     # The graphs' other constants are smaller than any weight that matters.

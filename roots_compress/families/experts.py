@@ -30,7 +30,11 @@ TRAINING = ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise
 
 
 def first_moe(spec: ModelSpec) -> Moe:
-    """Return the first mixture of experts."""
+    """Return the first mixture of experts.
+
+    Raises:
+        ValueError: the model has none.
+    """
     moe = next((op for _, op in spec.blocks() if isinstance(op, Moe)), None)
     if moe is None:
         raise ValueError("it has no experts")
@@ -72,6 +76,9 @@ def without_experts(
 
     Args:
         channels: of the feed-forward blocks, where no layer has one; None for those of each expert.
+
+    Raises:
+        ValueError: the model has no experts.
     """
     moe = first_moe(spec)
     given = Mlp(channels=channels or moe.channels, activation=moe.activation)

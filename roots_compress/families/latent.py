@@ -132,7 +132,11 @@ def latent_layers(
 
 
 def write_latent(spec: ModelSpec) -> dict[str, Any]:
-    """Return the keys that `read_latent` takes."""
+    """Return the keys that `read_latent` takes.
+
+    Raises:
+        ValueError: the model's attention is another.
+    """
     written, attention = write_decoder(spec, attention_bias=True, own_heads=False), spec.attentions()[0]
     latent, rope = attention.latent, attention.rope
     if latent is None or rope is None:

@@ -107,7 +107,11 @@ def read_leading(switches: Switches, layers: int, default: int) -> list[bool]:
 
 
 def routed_blocks(spec: ModelSpec) -> tuple[Moe, Mlp | None]:
-    """Return the first mixture of experts, and the first shared expert."""
+    """Return the first mixture of experts, and the first shared expert.
+
+    Raises:
+        ValueError: the model has no experts.
+    """
     shared = (op for _, op in spec.blocks() if isinstance(op, Mlp) and op.shared)
     return first_moe(spec), next(shared, None)
 

@@ -15,7 +15,11 @@ SHARED = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder",
 
 
 def require_both(switches: Switches) -> None:
-    """Refuse a configuration of an encoder or a decoder alone."""
+    """Refuse a configuration of an encoder or a decoder alone.
+
+    Raises:
+        InputError: it is one.
+    """
     switches.require_writer()
     if switches.said("is_encoder_decoder", True) is not True:
         switches.refuse("is_encoder_decoder must be true: the model has an encoder and a decoder")

@@ -56,7 +56,11 @@ class Switches:
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
     def require_writer(self) -> None:
-        """Refuse a class of the family that gives something else than the next token."""
+        """Refuse a class of the family that gives something else than the next token.
+
+        Raises:
+            InputError: the configuration names only such classes.
+        """
         named = self.architectures()
         if not self.writes_text and named and all(map(NO_WRITER.search, named)):
             self.refuse(f"architectures names {', '.join(named):.120}, which does not write text")
@@ -182,7 +186,11 @@ class Switches:
         return self._left.pop(key, default)
 
     def stored_in(self, *methods: str) -> None:
-        """Take what is said of how weights are stored; only these ways may be named, and plain weights."""
+        """Take what is said of how weights are stored; only these ways may be named, and plain weights.
+
+        Raises:
+            InputError: it is another way.
+        """
         given = self._left.pop("quantization_config", None)
         if given is None:
             return
@@ -235,7 +243,11 @@ class Switches:
         return [None] * layers
 
     def finish(self) -> None:
-        """Refuse whatever was not taken."""
+        """Refuse whatever was not taken.
+
+        Raises:
+            InputError: a key is unknown, or has a setting that ROOTS cannot express.
+        """
         for key, value in self._left.items():
             # A key that nobody reads and that says nothing.
             if value is None and key not in NEVER_NULL:

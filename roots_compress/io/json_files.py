@@ -38,7 +38,11 @@ def regular_file(path: Path) -> int:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse what git leaves in the place of a large file that was not fetched."""
+    """Refuse what git leaves in the place of a large file that was not fetched.
+
+    Raises:
+        InputError: the file is such a pointer, or unreadable.
+    """
     with readable(path) as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(

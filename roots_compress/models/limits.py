@@ -60,6 +60,9 @@ def require_fusible(fusible: bool, where: str | None = None) -> None:
     Args:
         fusible: whether the model's attention is.
         where: the recipe's key that asks for the cache.
+
+    Raises:
+        InputError: it is not.
     """
     if not fusible:
         raise InputError(

@@ -29,7 +29,11 @@ TRACED_TOKENS = 3
 
 
 def check_resizable(model: RootsWithHead) -> None:
-    """Refuse a model whose matrices cannot be cut."""
+    """Refuse a model whose matrices cannot be cut.
+
+    Raises:
+        InputError: the model is quantized.
+    """
     if model.config.quantization:
         raise InputError(
             "the model is quantized, and quantized weights cannot be resized",
@@ -92,6 +96,9 @@ def keep_units(
 
     Args:
         kept: the units that stay; of an axis with parts perhaps those of each, equally many.
+
+    Raises:
+        InputError: the model is quantized.
     """
     check_resizable(model)
     block = block_at(model, place)
@@ -131,7 +138,11 @@ def _keep_in_groups(block: Block, axis: Axis, kept: Sequence[int]) -> int:
 
 
 def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
-    """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are."""
+    """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are.
+
+    Raises:
+        InputError: the model is quantized.
+    """
     check_resizable(model)
     layers, spec = model.model.all_layers(), model.config.spec
     _complement(kept, len(layers))
@@ -175,7 +186,11 @@ def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) 
 
 
 def keep_residual_channels(model: RootsWithHead, kept: Sequence[int]) -> None:
-    """Cut all channels of the residual stream but these, and with them the width of the embeddings."""
+    """Cut all channels of the residual stream but these, and with them the width of the embeddings.
+
+    Raises:
+        InputError: the model is quantized.
+    """
     check_resizable(model)
     removed = _complement(kept, model.config.hidden_size)
     if removed:

@@ -90,7 +90,11 @@ def _check_contexts(recipe: Recipe, contexts: Sequence[int]) -> None:
 
 
 def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
-    """Refuse at once what a stage would refuse by the text and the shape of the model it starts from."""
+    """Refuse at once what a stage would refuse by the text and the shape of the model it starts from.
+
+    Raises:
+        InputError, GateMissedError: as the stage raises them.
+    """
     try:
         with located(place, of_recipe=True):
             stage_of(stage).check_start(stage, info, text, seed=seed)
@@ -128,7 +132,11 @@ def check_text(
 
 
 def check_cache_folders(recipe: Recipe, run: Path) -> None:
-    """Refuse folders for teachers' caches that cannot be made, or that a run may delete."""
+    """Refuse folders for teachers' caches that cannot be made, or that a run may delete.
+
+    Raises:
+        InputError: there is such a one.
+    """
     for place, stage in placed_stages(recipe):
         for keys, loss in losses_of(stage):
             if loss.cache is None:

@@ -23,7 +23,11 @@ from roots_compress.tasks.base import Task
 
 
 def check_gates(recipe: Recipe, task: Task[Any]) -> None:
-    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh."""
+    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
+
+    Raises:
+        InputError: there is such a one.
+    """
     measured = OF_ANY_TASK | task.gates
     for place, gates, stage in placed_gates(recipe):
         weighed = recipe.search is not None and stage is None
@@ -42,7 +46,11 @@ def check_gates(recipe: Recipe, task: Task[Any]) -> None:
 
 
 def _require_package(task: Task[Any], gate: str, where: Key) -> None:
-    """Refuse a gate on a figure that no package here can take."""
+    """Refuse a gate on a figure that no package here can take.
+
+    Raises:
+        InputError: the metric's package is not installed.
+    """
     for metric in task.metrics:
         bounds = gate in (metric.bound, metric.compared_bound)
         if bounds and metric.package and find_spec(metric.package) is None:

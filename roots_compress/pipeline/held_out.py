@@ -39,7 +39,11 @@ class HeldOut:
         return self._cut[key]
 
     def check(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Check that the task can measure quality on what `examples` returns."""
+        """Check that the task can measure quality on what `examples` returns.
+
+        Raises:
+            InputError: it cannot.
+        """
         examples = self.examples(tokenizer)
         with self._told_where():
             self._task.check_examples(examples)

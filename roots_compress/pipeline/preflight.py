@@ -102,7 +102,11 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
 
 
 def prepare_evaluation(recipe: Recipe) -> TextSplit:
-    """Check what is to be evaluated, a recipe's `model` that may also be a graph, and read the text."""
+    """Check what is to be evaluated, a recipe's `model` that may also be a graph, and read the text.
+
+    Raises:
+        InputError: the model or the text is missing or cannot be used.
+    """
     assert recipe.model is not None
     if holds_graph(recipe.model):
         graph = find_graph(recipe.model)
@@ -155,7 +159,11 @@ def _first_model(recipe: Recipe) -> ModelInfo:
 
 
 def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
-    """Return what is known of an encoder that gets a head for the labels of the settings."""
+    """Return what is known of an encoder that gets a head for the labels of the settings.
+
+    Raises:
+        InputError: the model is no encoder or has labels of its own, or nothing would teach the new head.
+    """
     where, spec = recipe_key("data", "labels"), info.spec
     if spec is None or info.labels or [*spec.stacks] != ["encoder"]:
         raise InputError(
@@ -195,7 +203,11 @@ def _shape_of_first(recipe: Recipe) -> ModelInfo:
 
 
 def _check_processes(recipe: Recipe) -> None:
-    """Refuse processes that cannot share a training's steps evenly, or that torchrun did not start."""
+    """Refuse processes that cannot share a training's steps evenly, or that torchrun did not start.
+
+    Raises:
+        InputError: some training asks for such ones.
+    """
     for place, stage in placed_stages(recipe):
         whole = any(loss.whole_micro_batches for _, loss in losses_of(stage)) or any(
             objective.whole_micro_batches for _, objective in groups_of(stage, ObjectiveConfig)

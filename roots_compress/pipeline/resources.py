@@ -51,7 +51,11 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, 
 
 
 def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) -> None:
-    """Refuse what cannot come about."""
+    """Refuse what cannot come about.
+
+    Raises:
+        InputError: there is too little of either.
+    """
     if needs.disk > disk:
         raise InputError(
             f"too little disk: the stages to be made need at least {amount(needs.disk)}, "

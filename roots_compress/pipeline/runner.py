@@ -45,7 +45,11 @@ from roots_compress.system.memory import memory_errors
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
-    """Yield what `run_recipe` would do with each stage, and why, one line each."""
+    """Yield what `run_recipe` would do with each stage, and why, one line each.
+
+    Raises:
+        InputError: as `check_next_stage` raises it.
+    """
     check_next_stage(setting, folder)
     committed, left_out = read_stages(folder)
     for status in statuses_of(setting, folder):
@@ -89,6 +93,9 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
     `prepare` asks the same of a recipe's first stage and its model. Nothing of the run is touched, so that
     one which is finished stays so when a stage that cannot be is added to it. What stages after that one
     start from is not known yet.
+
+    Raises:
+        InputError, GateMissedError: as `check_start` raises them.
     """
     committed, _ = read_stages(folder)
     for index, (step, key) in enumerate(keys_of(setting)):
@@ -114,7 +121,11 @@ def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
 
 
 def make_rows(run: RunFolder, setting: Setting, events: Events) -> list[CommittedStage]:
-    """Bring the recipe's stages about, each from the one before it; what is finished is reused."""
+    """Bring the recipe's stages about, each from the one before it; what is finished is reused.
+
+    Raises:
+        InputError, StageError: as `run_recipe` raises them.
+    """
     torch.set_num_threads(setting.threads)
     committed, _ = read_stages(run.path)
     tell_chain(events, steps_of(setting.recipe), expected_seconds(setting, run.path, committed))

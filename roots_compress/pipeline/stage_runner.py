@@ -134,7 +134,11 @@ def _samples(
 def _require_room(
     run: RunFolder, index: int, step: Step, before: CommittedStage | None, setting: Setting
 ) -> None:
-    """Refuse to start where this stage and those after it lack disk or memory."""
+    """Refuse to start where this stage and those after it lack disk or memory.
+
+    Raises:
+        InputError: they do.
+    """
     parameters = None
     if before is not None:
         parameters = before.result.metrics.parameters
@@ -152,7 +156,11 @@ def _require_room(
 def _unchanged_inputs(
     step: Step, key: StageKey, before: CommittedStage | None, setting: Setting
 ) -> dict[str, str]:
-    """Return the hashes of what a stage was made from, which must be those of its key."""
+    """Return the hashes of what a stage was made from, after checking that they still are those of its key.
+
+    Raises:
+        StageError: a file that the stage read has changed since its key was taken.
+    """
     try:
         inputs = inputs_of(step, setting)
         changed = explain_change({"inputs": key.ingredients["inputs"]}, {"inputs": dict(inputs)})

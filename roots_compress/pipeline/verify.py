@@ -154,7 +154,11 @@ def _with_parity(subject: str, intact: str, onnx: Path, checkpoint: Path, config
 
 
 def _fault(error: RootsError) -> str:
-    """Return the fault that an error tells; one of the machine (no room, no memory) is raised."""
+    """Return the fault that an error tells; one of the machine's (no room, no memory) is no fault of a file.
+
+    Raises:
+        RootsError: it is such a one.
+    """
     if error.transient:
         raise error
     return error.message

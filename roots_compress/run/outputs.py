@@ -40,6 +40,9 @@ def refuse_inside(output: Path, source: Path | None) -> None:
     """Refuse a place inside what the output is made from, or inside a run.
 
     Runs do not nest, and a stage that holds a file its manifest does not name is made again.
+
+    Raises:
+        InputError: it lies in its source or in a run.
     """
     place = real_path(output)
     if source is not None and source.is_dir() and place.is_relative_to(real_path(source)):
@@ -97,7 +100,11 @@ def check_output_file(path: Path) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a file that `check_output_file` has allowed, whole or not at all, and the folders it lacks."""
+    """Write a file that `check_output_file` has allowed, whole or not at all, and the folders it lacks.
+
+    Raises:
+        OSError: the disk failed.
+    """
     make_folders(path.parent)
     write_text(path, text)
 

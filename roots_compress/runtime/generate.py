@@ -32,6 +32,9 @@ def require_sampling(
     Args:
         temperature: 0 where the likeliest token is taken each time.
         spelled: returns what a caller calls a setting.
+
+    Raises:
+        InputError: there is such a one.
     """
     if temperature == 0 and (top_k is not None or top_p is not None):
         raise InputError(

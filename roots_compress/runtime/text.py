@@ -101,13 +101,21 @@ def _answer_tokens(settings: GenerationSettings) -> int | None:
 
 
 def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | OnnxSeq2Seq:
-    """Check a graph's files and open it to write: a decoder, or an encoder with a decoder."""
+    """Check a graph's files and open it to write: a decoder, or an encoder with a decoder.
+
+    Raises:
+        InputError: a file is missing or damaged, or the graph is none of these.
+    """
     graph, *_others = graph_files(folder)
     return (OnnxSeq2Seq if graph.name == DECODER_GRAPH else OnnxEngine).open(graph, threads=threads)
 
 
 def require_text(text: str) -> None:
-    """Refuse what no tokenizer takes for text."""
+    """Refuse what no tokenizer takes for text.
+
+    Raises:
+        InputError: it is no text, or holds half a surrogate pair.
+    """
     if not isinstance(text, str):
         raise InputError(f"{text!r:.60} is no text", remedy="Give a string.")
     try:

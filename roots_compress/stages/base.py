@@ -156,6 +156,9 @@ class Stage(ABC, Generic[Config]):
         """Refuse what cannot be, by what files and headers say; return what is known of the stage's result.
 
         Keys in errors start from the stage's settings.
+
+        Raises:
+            InputError: the settings do not suit the model.
         """
         return info
 
@@ -166,6 +169,9 @@ class Stage(ABC, Generic[Config]):
 
         Args:
             info: the model that it starts from, whose files are there.
+
+        Raises:
+            InputError, GateMissedError: as `run` raises them.
         """
 
     def estimate(self, config: Config, parameters: float | None, *, device: str) -> Estimate:

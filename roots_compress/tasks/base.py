@@ -120,7 +120,11 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         """
 
     def check_examples(self, examples: EvaluationWindows) -> None:
-        """Check that examples can tell how good a model is; not asked of the few that a forecast measures."""
+        """Check that examples can tell how good a model is; not asked of the few that a forecast measures.
+
+        Raises:
+            InputError: they cannot.
+        """
 
     def predictions(self, engine: Engine, examples: EvaluationWindows) -> Iterator[Predictions]:
         """Yield what a model that `predicts` says at the scored places, some examples at a time, in order.
@@ -203,7 +207,11 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
     @abstractmethod
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
-        """Return the lengths to time: ascending, and none that a model of `longest` tokens cannot hold."""
+        """Return the lengths to time: ascending, and none that a model of `longest` tokens cannot hold.
+
+        Raises:
+            InputError: there is none.
+        """
 
     @abstractmethod
     def run_workloads(

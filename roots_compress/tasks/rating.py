@@ -44,7 +44,11 @@ class Rating(Scoring):
     agreement = (0.01, 0.1)
 
     def check_examples(self, examples: EvaluationWindows) -> None:
-        """Check that the numbers in the data differ."""
+        """Check that the numbers in the data differ.
+
+        Raises:
+            InputError: they do not, so that nothing goes with them.
+        """
         from roots_compress.data.labelled import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)

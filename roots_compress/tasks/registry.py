@@ -37,7 +37,11 @@ TASKS: Final[tuple[Task[Any], ...]] = (
 
 
 def task_named(name: str) -> Task[Any]:
-    """Return a task by its name."""
+    """Return a task by its name.
+
+    Raises:
+        InputError: there is no such task.
+    """
     for task in TASKS:
         if task.name == name:
             return task

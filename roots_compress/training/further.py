@@ -129,6 +129,9 @@ def train_further(
         text: a part of its training documents is kept back.
         judge: says which weights are better. With too little text to keep some back, nothing is judged.
         train: does it, on the text that it is given.
+
+    Raises:
+        StageError, InputError: as `train` does.
     """
     found = judge.kept_back(text)
     if found is None:
@@ -174,7 +177,11 @@ def teach_further(
 
 
 def _save(parameters: dict[str, nn.Parameter], work: Path) -> None:
-    """Write the weights to disk: a training leaves little memory."""
+    """Write the weights to disk: a training leaves little memory.
+
+    Raises:
+        StageError: they cannot be written.
+    """
     try:
         save_file({name: each.detach().contiguous() for name, each in parameters.items()}, work / KEPT)
     except (OSError, SafetensorError) as error:

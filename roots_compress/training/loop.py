@@ -104,7 +104,11 @@ def windows_needed(config: TrainingConfig) -> int:
 
 
 def check_trainable(model: RootsWithHead, windows: PackedWindows) -> None:
-    """Check that `fit` can train a model on windows."""
+    """Check that `fit` can train a model on windows.
+
+    Raises:
+        InputError: they are longer than its context, or its weights are integers.
+    """
     length, context = windows.input_ids.shape[1], model.config.max_position_embeddings
     if length > context:
         raise InputError(

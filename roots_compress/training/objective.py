@@ -60,7 +60,11 @@ class Objective(nn.Module):
         return None
 
     def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
-        """Check that a model can learn from windows."""
+        """Check that a model can learn from windows.
+
+        Raises:
+            InputError: what they say is right is nothing that it gives.
+        """
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the loss of a batch, differentiable in the model's parameters."""
@@ -80,7 +84,11 @@ class ScoreLoss(Objective):
     """How far scores are from the numbers in the data, as the model's own loss says it."""
 
     def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
-        """Check that each text has a number that the model's scores are for."""
+        """Check that each text has a number that the model's scores are for.
+
+        Raises:
+            InputError: one has none, or a probability is not from 0 to 1.
+        """
         assert isinstance(model, RootsForScore)
         right_N = np.full(1, np.nan)
         if windows.scores is not None:

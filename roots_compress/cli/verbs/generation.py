@@ -134,7 +134,11 @@ def _kept(pieces: Iterable[str], written: list[str]) -> Iterator[str]:
 
 
 def _typed_text(text: str, option: str) -> str:
-    """Return an argument as text; in a locale without UTF-8, Python leaves its bytes undecoded."""
+    """Return an argument as text; in a locale without UTF-8, Python leaves its bytes undecoded.
+
+    Raises:
+        InputError: the bytes are not UTF-8.
+    """
     try:
         return text if not _UNDECODED.search(text) else os.fsencode(text).decode("utf-8")
     except UnicodeError:

@@ -29,7 +29,11 @@ class Assignment:
 
 
 def read_assignment(text: str) -> Assignment:
-    """Read `KEY=VALUE`: a key of a stage (docs/reference/recipes.md), dots between groups, and its value."""
+    """Read `KEY=VALUE`: a key of a stage (docs/reference/recipes.md), dots between groups, and its value.
+
+    Raises:
+        InputError: it is of another form. Whether there is such a key, the schema says.
+    """
     key, equals, value = text.partition("=")
     if not equals or len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key):
         raise InputError(

@@ -19,6 +19,9 @@ def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
 
     Args:
         given: those of the command line, which may not be in the file as well.
+
+    Raises:
+        InputError: they are none, or a path that they name is not there.
     """
     document = None if recipe is None else read_yaml(recipe)
     if document is None:
@@ -35,7 +38,11 @@ def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
 
 
 def _joined(document: Document, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a file with those of the command line."""
+    """Return the settings of a file with those of the command line.
+
+    Raises:
+        InputError: the file has no settings, or one is given twice.
+    """
     if not isinstance(document.value, dict):
         raise InputError(
             "the settings of a corpus are a group of keys ('sources: ...')",

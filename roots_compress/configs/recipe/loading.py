@@ -110,7 +110,11 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
 
 
 def refuse_missing(path: Path, where: str, advice: str = "") -> None:
-    """Refuse a path that is not there."""
+    """Refuse a path that is not there.
+
+    Raises:
+        InputError: it does not exist, or cannot be looked for.
+    """
     try:
         if path.exists():
             return

@@ -79,7 +79,11 @@ def read_yaml(source: Path) -> Document:
 
 
 def parse_yaml(text: str, source: Path) -> Document:
-    """Parse YAML text; `source` is only named in errors."""
+    """Parse YAML text; `source` is only named in errors.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
     strange = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if strange:
         line = text.count("\n", 0, strange.start()) + 1

@@ -47,7 +47,11 @@ def rendered(
 
 
 def prompt_of(document: Document, turns: int, tokenizer: PreTrainedTokenizerFast) -> str:
-    """Return the text of a conversation's first turns and the beginning of an answer."""
+    """Return the text of a conversation's first turns and the beginning of an answer.
+
+    Raises:
+        InputError: as `rendered` raises it.
+    """
     own = own_format(document, tokenizer)
     if own is not None:
         return own.prompt(document.spans[:turns])
@@ -75,6 +79,9 @@ def prompt_of_messages(
         messages: each with a `role` and its `content`.
         tokenizer: it has a template.
         begun: whether the last message is the beginning of the answer.
+
+    Raises:
+        InputError: as `rendered` raises it.
     """
     turns = tuple(Span(message["content"], False, message["role"]) for message in messages)
     asked, answer = (turns[:-1], turns[-1].text) if begun else (turns, "")
@@ -87,7 +94,11 @@ def prompt_of_messages(
 
 
 def require_template(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Refuse a tokenizer without a chat template."""
+    """Refuse a tokenizer without a chat template.
+
+    Raises:
+        InputError: it has none.
+    """
     if template_of(tokenizer) is None:
         raise InputError(
             "the tokenizer has no chat template",

@@ -55,7 +55,11 @@ def find_files(config: PrepareConfig, events: Events) -> Files:
 
 
 def _files_of(path: Path, text_column: str) -> Iterator[tuple[str, Path, int]]:
-    """Yield name, path and bytes of the data files that a path names."""
+    """Yield name, path and bytes of the data files that a path names.
+
+    Raises:
+        InputError: there is none, or one cannot be read.
+    """
     found = list_folder(path, PlainTexts(text_column)).files if path.is_dir() else [path]
     if not found:
         raise InputError("the folder has no data files", where=path, remedy="Name a folder that has some.")

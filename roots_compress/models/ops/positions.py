@@ -79,7 +79,11 @@ class Rope(Part):
     """The head's first channels, which are turned; None for all."""
 
     def check_factors(self, pairs: int) -> None:
-        """Refuse factors that are not one for each turned pair of channels."""
+        """Refuse factors that are not one for each turned pair of channels.
+
+        Raises:
+            ValueError: there are more or fewer.
+        """
         if isinstance(self.scaling, LongRopeScaling):
             for name in ("short_factor", "long_factor"):
                 if (count := len(getattr(self.scaling, name))) != pairs:

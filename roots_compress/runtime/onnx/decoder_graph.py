@@ -125,7 +125,11 @@ def other_states(session: Any) -> tuple[State, ...]:
 
 
 def check_logits(session: Any, vocab_size: int, graph: Path) -> None:
-    """Check that the logits are as wide as config.json says, so far as the graph says itself."""
+    """Check that the logits are as wide as config.json says, so far as the graph says itself.
+
+    Raises:
+        InputError: they are not.
+    """
     logits = next(value for value in session.get_outputs() if value.name == "logits")
     if not logits.shape or (isinstance(logits.shape[-1], int) and logits.shape[-1] != vocab_size):
         raise InputError(

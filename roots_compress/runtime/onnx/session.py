@@ -186,7 +186,11 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
 
 
 def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -> Any:
-    """Run a session on arrays; return one output."""
+    """Run a session on arrays; return one output.
+
+    Raises:
+        InputError, StageError: as `run_bound` raises them.
+    """
     with _running(graph):
         return session.run([output], feeds)[0]
 

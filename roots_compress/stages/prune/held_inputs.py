@@ -73,7 +73,11 @@ def held_bytes(model: RootsWithHead, device: str) -> int:
 
 
 def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Tensor:
-    """Return the Gram matrix `CC` of what a projection reads, `BTC` for each batch."""
+    """Return the Gram matrix `CC` of what a projection reads, `BTC` for each batch.
+
+    Raises:
+        StageError: an input is NaN or infinite.
+    """
     statistics = InputStatistics(projection.in_features, gram=True, device=projection.weight.device)
     for inputs_BTC in inputs:
         statistics.update(inputs_BTC.flatten(0, -2))
@@ -81,7 +85,11 @@ def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Te
 
 
 def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualStream) -> Tensor:
-    """Move the stream past a block as it is, and return the Gram matrix of what its projection read."""
+    """Move the stream past a block as it is, and return the Gram matrix of what its projection read.
+
+    Raises:
+        StageError: an input is NaN or infinite.
+    """
     statistics = InputStatistics(projection.in_features, gram=True, device=stream.device)
 
     def contributions() -> Iterator[Tensor]:
@@ -136,7 +144,11 @@ def unit_order(half: Half, stream: ResidualStream, axis: Axis) -> Tensor:
 
 
 def checked_gram(name: str, statistics: InputStatistics) -> Tensor:
-    """Return the Gram matrix of a projection's inputs once all were seen."""
+    """Return the Gram matrix of a projection's inputs once all were seen.
+
+    Raises:
+        StageError: an input is NaN or infinite.
+    """
     statistics.check(name)
     assert statistics.gram is not None
     return statistics.gram

@@ -107,6 +107,9 @@ def planned(
     """Return the legal widths that are asked for, and the text to calibrate on.
 
     The model's weights are not read: they need no storage.
+
+    Raises:
+        InputError: as `prune` does.
     """
     check_resizable(checkpoint.model)
     plan = make_plan(config, checkpoint.model.config.spec)

@@ -13,7 +13,11 @@ from roots_compress.stages.quantize.groups import group_size_of
 
 
 def check_budget(model: RootsWithHead, config: QuantizeConfig) -> None:
-    """Refuse a `max_bytes` that no choice of layers can meet."""
+    """Refuse a `max_bytes` that no choice of layers can meet.
+
+    Raises:
+        GateMissedError: the model takes more with all layers in 4 bits.
+    """
     least = least_bytes(model, config)
     if config.max_bytes is not None and config.max_bytes < least:
         raise GateMissedError(

@@ -69,7 +69,11 @@ def make_plan(config: SparsifyConfig, spec: ModelSpec) -> Plan:
 
 
 def _places(spec: ModelSpec) -> Iterator[Place]:
-    """Yield where attention over the whole context stands."""
+    """Yield where attention over the whole context stands.
+
+    Raises:
+        InputError: it is of a kind that blocks cannot replace.
+    """
     for place, op in spec.blocks():
         if not isinstance(op, Attention):
             continue
@@ -95,7 +99,11 @@ def _places(spec: ModelSpec) -> Iterator[Place]:
 
 
 def _positions(config: SparsifyConfig, spec: ModelSpec) -> int:
-    """Return the longest context of the new model."""
+    """Return the longest context of the new model.
+
+    Raises:
+        InputError: the model's positions cannot be as many.
+    """
     wanted, held = config.max_positions, spec.max_positions
     if wanted is None or wanted == held:
         return held

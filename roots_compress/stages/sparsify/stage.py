@@ -66,6 +66,9 @@ def planned(
     """Return what the model can be given, and the long windows to measure on.
 
     The model's weights are not read: they need no storage.
+
+    Raises:
+        InputError: as `sparsify` does.
     """
     model, settings = checkpoint.model, config.calibration
     if model.config.quantization:

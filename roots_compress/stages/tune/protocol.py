@@ -95,7 +95,12 @@ def _shortened(notes: Mapping[str, Json]) -> str | None:
 
 
 def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
-    """Refuse a teacher that says nothing of the model's tokens."""
+    """Refuse a teacher that says nothing of the model's tokens.
+
+    Raises:
+        InputError: its files are damaged, quantized, or of another tokenizer or head; or its context is
+            shorter than the training's windows.
+    """
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
     if info.spec is not None:

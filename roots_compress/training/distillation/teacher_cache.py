@@ -127,7 +127,11 @@ class TeacherCache:
         return sum(self._positions(part) for part in self.missing()) * self.position_bytes
 
     def require_disk(self) -> None:
-        """Check that there is room for what is missing."""
+        """Check that there is room for what is missing.
+
+        Raises:
+            InputError: there is not.
+        """
         needed, free = self.missing_bytes(), free_disk(self.folder)
         if needed > free:
             raise InputError(

@@ -60,6 +60,9 @@ def with_teacher_targets(
         context: its seed decides which; its folder keeps the targets.
         block_size: most tokens of a source, and of a target.
         limit: windows that training reads.
+
+    Raises:
+        StageError: the disk failed.
     """
     read = documents_packed(documents, teacher.tokenizer, block_size, seed=context.seed, limit=limit)
     chosen = np.random.default_rng(context.seed).permutation(read)[: round(ratio * len(read))].tolist()

@@ -76,7 +76,11 @@ ALONE = Team()
 
 
 def require_same(what: str, facts: Sequence[Mapping[str, Json]]) -> None:
-    """Refuse facts of processes that differ from those of the first."""
+    """Refuse facts of processes that differ from those of the first.
+
+    Raises:
+        InputError: some do.
+    """
     for rank, others in enumerate(facts):
         if differences := explain_change(facts[0], others):
             raise InputError(

@@ -88,7 +88,11 @@ def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: in
 
 
 def check_equal(layers: Sequence[Layer]) -> None:
-    """Refuse to choose equal widths for layers that differ in theirs."""
+    """Refuse to choose equal widths for layers that differ in theirs.
+
+    Raises:
+        InputError: they do.
+    """
     if any(shape_of(layer) != shape_of(layers[0]) for layer in layers):
         raise InputError(
             "the model's layers differ in width, so no equal widths can be chosen for them",
