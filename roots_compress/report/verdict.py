@@ -150,15 +150,19 @@ class _Changes:
         return ", ".join(filter(None, (size, self.speed() if speed else "", quality)))
 
     def speed(self) -> str:
-        """Return the change of the workload that decides, and of the others that became slower."""
+        """Return the change of the workload that decides, and of the others that became slower.
+
+        If the one that decides is as fast as before, those that became faster are told: they are the gain.
+        """
         several = len(self.task.workloads) > 1
+        as_fast = abs(gain_of(self.first, self.last, self.task.workload) - 1) <= SPEED_NOISE
         told = []
         for workload in reversed(self.task.workloads):
             gain = gain_of(self.first, self.last, workload)
             prefix = f"{workload.words} " if several else ""
             if gain < 1 - SPEED_NOISE:
                 told.append(f"{prefix}{factor(1 / gain)} slower")
-            elif workload == self.task.workload and gain > 1 + SPEED_NOISE:
+            elif gain > 1 + SPEED_NOISE and (as_fast or workload == self.task.workload):
                 told.append(f"{prefix}{factor(gain)} faster")
             elif workload == self.task.workload and not math.isnan(gain):
                 told.append(f"{prefix}as fast")

@@ -109,3 +109,12 @@ def test_a_label_goes_where_nothing_is() -> None:
     assert place(100, 100, 40, 14, [], bounds).left > 100
     assert place(100, 100, 40, 14, [Box(105, 90, 160, 110)], bounds).right < 100
     assert place(195, 100, 40, 14, [], bounds).right < 195
+
+
+def test_a_label_is_nearest_to_its_own_point() -> None:
+    bounds, mine, other = Box(0, 0, 200, 200), (100.0, 100.0), (100.0, 118.0)
+    above = [Box(0, 0, 200, 95), Box(105, 90, 200, 110), Box(0, 90, 95, 110)]
+    box = place(*mine, 40, 14, above, bounds, [other])
+    assert box.gap(*mine) < box.gap(*other)
+    box = place(*mine, 40, 14, above, bounds)
+    assert box.gap(*mine) > box.gap(*other), "it would lie next to the other"

@@ -20,7 +20,7 @@ from roots_compress.report.verdict import verdict
 from roots_compress.results import Point, RunMetrics, Sample
 from roots_compress.tasks.registry import task_named
 from roots_compress.training.summary import Judged
-from tests.report.figures import SEARCH, candidate, full_run, run, speeds, stage
+from tests.report.figures import PROTOCOL, SEARCH, candidate, full_run, run, speeds, stage
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&{{ 7*7 }}\x1b[31m\u202e' + "long" * 2000
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
@@ -83,6 +83,8 @@ def test_a_long_name_may_break_after_its_dots_and_underscores() -> None:
     page = html(full_run())
     assert "<wbr>layers.<wbr>" in page
     assert "_<wbr>proj" in page
+    text = "Python 3.11.7: all"
+    assert text in html(run(stage(), protocol=replace(PROTOCOL, text=text))).partition('id="repeat"')[2]
 
 
 def test_a_run_is_repeated_from_the_recipe_with_absolute_paths() -> None:

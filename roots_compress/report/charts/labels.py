@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,8 +46,23 @@ class Box:
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(other)
 
 
-def place(x: float, y: float, width: float, height: float, taken: Sequence[Box], bounds: Box) -> Box:
-    """Return a label's box beside a point: the free place among eight, or the one that covers least.
+    def gap(self, x: float, y: float) -> float:
+        """Return how far a point is from it; 0 within."""
+        return math.hypot(max(self.left - x, 0.0, x - self.right), max(self.top - y, 0.0, y - self.bottom))
+
+
+def place(
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    taken: Sequence[Box],
+    bounds: Box,
+    others: Sequence[tuple[float, float]] = (),
+) -> Box:
+    """Return a label's box beside a point: the free place among eleven, or the one that covers least.
+
+    A place next to another point would name that one, so it is taken last.
 
     Args:
         x: the point.
@@ -55,6 +71,7 @@ def place(x: float, y: float, width: float, height: float, taken: Sequence[Box],
         height: likewise.
         taken: what must stay visible.
         bounds: what the label must stay within.
+        others: points that have labels of their own.
     """
     away = 9.0
     middle = y - height / 2
@@ -65,4 +82,9 @@ def place(x: float, y: float, width: float, height: float, taken: Sequence[Box],
         *((x + away, y - 2 * away - height), (x + away, y + 2 * away), (x - away - width, y + 2 * away)),
     )
     boxes = [Box(left, top, left + width, top + height) for left, top in corners]
-    return min(boxes, key=lambda box: 10 * box.outside(bounds) + sum(map(box.overlap, taken)))
+
+    def cost(box: Box) -> float:
+        mistaken = sum(box.gap(*other) <= box.gap(x, y) for other in others)
+        return 10 * box.outside(bounds) + sum(map(box.overlap, taken)) + mistaken * width * height
+
+    return min(boxes, key=cost)

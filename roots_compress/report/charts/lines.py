@@ -71,7 +71,7 @@ def lines(
         dots: whether each value has a dot and a line between its bounds.
         named: values that the x axis names; else round ones.
     """
-    most = 22 if width >= WIDE else 12
+    most = 22 if width >= WIDE else 16
     labels = [cut(each.label, most) for each in series] if len(series) > 1 else []
     frame = Frame.around(
         [mark.x for each in series for mark in each.marks],

@@ -129,7 +129,8 @@ def _labels(stages: Sequence[Spot], at: dict[Spot, tuple[float, float]], frame: 
     # The last stage chooses first: it is the one that is decided on.
     for spot in reversed([spot for spot in stages if spot.label]):
         said = cut(spot.label, LABEL)
-        box = place(*at[spot], width_of(said), FONT + 2, taken, bounds)
+        others = [at[other] for other in stages if other is not spot]
+        box = place(*at[spot], width_of(said), FONT + 2, taken, bounds, others)
         taken.append(box)
         labels.append(
             text(box.left, box.bottom - 3, said, class_=f"label t{spot.colour % COLOURS}", title=spot.label)

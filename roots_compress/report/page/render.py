@@ -36,8 +36,8 @@ def _environment() -> Environment:
 
 
 def _breaks(name: str) -> Markup:
-    """Return a name that may be broken after its dots, underscores and plus signs."""
-    return Markup(re.sub("([._+])", r"\1<wbr>", str(escape(name))))
+    """Return a name that may be broken after dots, underscores and plus signs, but not within a number."""
+    return Markup(re.sub(r"([_+]|(?<!\d)\.|\.(?!\d))", r"\1<wbr>", str(escape(name))))
 
 
 def _source(environment: Environment, name: str) -> Markup:
