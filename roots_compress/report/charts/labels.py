@@ -45,7 +45,6 @@ class Box:
         """Return the area that the other does not cover."""
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(other)
 
-
     def gap(self, x: float, y: float) -> float:
         """Return how far a point is from it; 0 within."""
         return math.hypot(max(self.left - x, 0.0, x - self.right), max(self.top - y, 0.0, y - self.bottom))
