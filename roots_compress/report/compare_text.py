@@ -13,10 +13,11 @@ from roots_compress.report.table import Table, table_of
 
 def tables(compared: Comparison) -> tuple[Table, ...]:
     """Return the stages of all runs, how the last ones differ, and the settings that do."""
+    headings, differences = difference_table(compared)
     settings, values = setting_table(compared)
     found = (
         table_of("Comparison", stage_headings(compared), stage_rows(compared), names=2),
-        table_of("Differences of the last stages", *difference_table(compared), names=2),
+        table_of("Differences of the last stages", headings, differences, names=len(headings) - 2),
         # Their values are compared side by side, and are texts: they fold.
         table_of("Settings that differ", settings, values, names=len(settings)),
     )
@@ -76,10 +77,13 @@ def stage_rows(compared: Comparison) -> Iterator[list[str]]:
 
 
 def difference_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of how the last stages differ from the first run's."""
+    """Return headings and rows of how the last stages differ from the first run's; two runs are named once."""
     headings = {axis.key: axis.heading for axis in compared.axes}
     rows = [[each.run, headings[each.key], each.change, each.verdict] for each in compared.differences]
-    return ["run", "figure", f"against {compared.runs[0]}", "verdict"], rows
+    first, *others = compared.runs
+    if len(others) == 1:
+        return ["figure", f"{others[0]} against {first}", "verdict"], [row[1:] for row in rows]
+    return ["run", "figure", f"against {first}", "verdict"], rows
 
 
 def setting_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:

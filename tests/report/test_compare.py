@@ -173,6 +173,14 @@ def test_other_texts_compare_no_quality_and_other_machines_no_speed() -> None:
     )
 
 
+def test_a_table_of_two_runs_names_them_once() -> None:
+    headings, rows = compare_text.difference_table(compared(RUN, RUN))
+    assert (headings, rows[0]) == (["figure", "run1 against run0", "verdict"], ["size", "+0.0%", "equal"])
+    headings, rows = compare_text.difference_table(compared(RUN, RUN, RUN))
+    assert headings == ["run", "figure", "against run0", "verdict"]
+    assert rows[0] == ["run1", "size", "+0.0%", "equal"]
+
+
 def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
     prune = {"kind": "prune", "name": "cut", "ratio": 0.25, "calibration": {"windows": 8}}
     one = {"name": "a", "seed": 0, "stages": [prune]}
@@ -190,7 +198,7 @@ def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
     )
     found = compared(RUN, RUN, RUN, settings=(without, with_group, other))
     assert [(each.key, each.values) for each in found.settings] == [
-        ("stages[prune].recovery", ("", "{...}", "{...}")),
+        ("stages[prune].recovery", ("", '{"rank": 1, "steps": 3}', '{"rank": 2, "steps": 3}')),
         ("stages[prune].recovery.rank", ("", "1", "2")),
     ]
     unknown = compared(RUN, RUN, RUN, settings=(one, None, two))
