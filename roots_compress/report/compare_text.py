@@ -77,7 +77,7 @@ def stage_rows(compared: Comparison) -> Iterator[list[str]]:
 
 
 def difference_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of how the last stages differ from the first run's; two runs are named once."""
+    """Return headings and rows of how the last stages differ from the first run's; names two runs once."""
     headings = {axis.key: axis.heading for axis in compared.axes}
     rows = [[each.run, headings[each.key], each.change, each.verdict] for each in compared.differences]
     first, *others = compared.runs
