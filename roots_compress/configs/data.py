@@ -84,13 +84,13 @@ class DataConfig(Settings):
 
     recipe_only: ClassVar[str] = "chat eval_fraction"
     train: Annotated[PathListSetting, Option("--data")] = ()
-    """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
+    """Files and folders for training and calibration: text, CSV, JSON, Parquet or Arrow, compressed or not.
     Without any: the built-in corpus, Python's documentation."""
     eval: Annotated[PathListSetting, Option("--eval-data")] = ()
     """Files and folders held out to measure quality on. Without any, a part of the training documents is held
     out."""
     text_column: str = "text"
-    """The column or key that holds the text in CSV, JSON and Parquet files."""
+    """The column or key that holds the text in CSV, JSON, Parquet and Arrow files."""
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()

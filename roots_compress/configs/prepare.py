@@ -138,7 +138,7 @@ class PrepareConfig(Settings):
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1), Strict(False)]
     """What the corpus is made of."""
     text_column: str = "text"
-    """The column or key that holds the text in CSV, JSON and Parquet files."""
+    """The column or key that holds the text in CSV, JSON, Parquet and Arrow files."""
     normalise: bool = True
     """Bring texts into Unicode's normalisation form C."""
     length: LengthConfig = LengthConfig()

@@ -134,7 +134,7 @@ def _unsuited(records: Records, key: Literal["train", "eval"]) -> InputError:
     return InputError(
         f"the built-in corpus {records.texts_of_files}",
         where=recipe_key("data", key),
-        remedy=f"Name CSV, JSON or Parquet files of records with {records.needed}.",
+        remedy=f"Name CSV, JSON, Parquet or Arrow files of records with {records.needed}.",
     )
 
 

@@ -29,7 +29,7 @@ PURPOSE = {
     "optimum": f"{STAGES}, export, verify",
     "onnx": f"{STAGES}, import, export, eval, verify, generate",
     "onnx-ir": f"{STAGES}, export, verify",
-    "pyarrow": "Parquet and zstd-compressed text",
+    "pyarrow": "Parquet, Arrow, and text in zstd or bzip2",
     "gguf": f"{STAGES}, import, export, eval, verify, generate",
     "sentencepiece": "checkpoints whose only tokenizer is a SentencePiece model",
     "filelock": STAGES,

@@ -44,7 +44,7 @@ def listed(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         ("LICENSE", "about the data"),
         ("Licence.md", "about the data"),
         ("train.py", "ending in .py"),
-        ("train.arrow", "ending in .arrow"),
+        ("train.orc", "ending in .orc"),
         ("train.tar.gz", "ending in .tar.gz"),
         ("train.txt~", "ending in .txt~"),
         ("_SUCCESS", "without an ending"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,8 +18,9 @@ from roots_compress.io.encodings import encoding_of
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 LINES_SUFFIXES = (".jsonl", ".ndjson")
-SUFFIXES = (*TEXT_SUFFIXES, ".csv", ".tsv", *LINES_SUFFIXES, ".json", ".parquet")
-COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
+ARROW_SUFFIXES = (".arrow", ".feather")
+SUFFIXES = (*TEXT_SUFFIXES, ".csv", ".tsv", *LINES_SUFFIXES, ".json", ".parquet", *ARROW_SUFFIXES)
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 
 CHUNK_BYTES = 1 << 20
 """Read at a time, so that a large file that is not text is refused early."""
@@ -144,14 +147,38 @@ def _unpacking(file: IO[bytes], compression: str) -> IO[bytes]:
             # Python's own reader of bz2 takes what follows a stream and is none for the end of the file.
             codec = "bz2" if compression == ".bz2" else "zstd"
             return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), codec))
+        case ".xz":
+            return cast("IO[bytes]", _Xz(file))
         case _:
             return file
+
+
+class _Xz(io.RawIOBase):
+    """A file in xz. Python's own reader takes what follows a stream, and is none, for the end of the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._stream = file, lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def read(self, count: int = -1, /) -> bytes:
+        """Return up to so many bytes, none at the end."""
+        while True:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data
+                while not (packed := packed.lstrip(b"\0")):  # Zeros may stand between streams.
+                    if not (packed := self._file.read(CHUNK_BYTES)):
+                        return b""
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            elif self._stream.needs_input and not (packed := self._file.read(CHUNK_BYTES)):
+                raise EOFError("it ends within a stream")
+            if unpacked := self._stream.decompress(packed, count):
+                return unpacked
 
 
 def _next_chunk(source: IO[bytes], path: Path, compression: str) -> bytes:
     try:
         return source.read(CHUNK_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         # The system's own refusals carry a number; what a decompressor says does not.
         if not compression or (isinstance(error, OSError) and error.errno):
             raise

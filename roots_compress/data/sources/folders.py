@@ -13,6 +13,7 @@ from roots_compress.data.sources.files import is_data, kind_of
 from roots_compress.data.sources.prepared import checked_shards, read_datasheet
 from roots_compress.data.sources.readers import begins_with_record
 from roots_compress.data.sources.records import Records
+from roots_compress.data.sources.saved_sets import files_of_set, refuse_several_splits
 from roots_compress.errors import InputError, printable
 
 ABOUT_DATA = frozenset(
@@ -63,20 +64,28 @@ def list_folder(folder: Path, records: Records) -> Listing:
 
     Not data are: files and folders whose names begin with a dot, files about the data such as README.md,
     files of other kinds, and JSON files that do not begin with a record, as settings do not. Of a corpus that
-    `data prepare` made the shards are read, which its datasheet names.
+    `data prepare` made the shards are read, which its datasheet names; of a set that `datasets` saved its
+    own files.
 
     Raises:
         InputError: a folder or file in it cannot be looked at, without it the text would be another; or a
-            shard is missing, or is not the one that was written.
+            shard is missing, or is not the one that was written; or it holds several splits.
     """
     listing = Listing(folder)
+    refuse_several_splits(folder)
     if (datasheet := read_datasheet(folder)) is not None:
         listing.files = checked_shards(folder, datasheet)
         return listing
     seen: set[tuple[int, int]] = set()
+    sets: dict[Path, frozenset[str] | None] = {}
     for path in _all_files(folder, listing, seen):
         name = str(path.relative_to(folder))
         why = _reason_to_pass_over(path, records)
+        if not why and path.suffix == ".arrow":
+            if path.parent not in sets:
+                sets[path.parent] = files_of_set(path.parent)
+            names = sets[path.parent]
+            why = "" if names is None or path.name in names else "not of the data set beside it"
         if not why and not _is_new(path, seen):
             why = "linked twice"
         if why:

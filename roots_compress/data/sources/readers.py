@@ -1,4 +1,4 @@
-"""Reading documents from files: text, CSV, JSON and Parquet, compressed or not."""
+"""Reading documents from files: text, CSV, JSON, Parquet and Arrow, compressed or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from roots_compress.data.documents import Document
 from roots_compress.data.sources.files import (
+    ARROW_SUFFIXES,
     COMPRESSED_SUFFIXES,
     LINES_SUFFIXES,
     SUFFIXES,
@@ -15,6 +16,7 @@ from roots_compress.data.sources.files import (
     read_text,
     text_lines,
 )
+from roots_compress.data.sources.formats.arrow_file import arrow_records
 from roots_compress.data.sources.formats.csv_file import csv_records, separator_advice
 from roots_compress.data.sources.formats.json_file import json_records, jsonl_records
 from roots_compress.data.sources.formats.parquet_file import parquet_records
@@ -63,7 +65,7 @@ def stream_documents(path: Path, records: Records = TEXTS) -> Iterator[tuple[str
             raise InputError(
                 f"a file of plain text {records.texts_of_files}",
                 where=path,
-                remedy=f"Give CSV, JSON or Parquet records with {records.needed}.",
+                remedy=f"Give CSV, JSON, Parquet or Arrow records with {records.needed}.",
             )
         refuse_pointer(path)
         if suffix in TEXT_SUFFIXES:
@@ -94,6 +96,8 @@ def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tupl
     """Return a file's records, each with where it is."""
     if suffix == ".parquet":
         return parquet_records(path, columns)
+    if suffix in ARROW_SUFFIXES:
+        return arrow_records(path, columns)
     if suffix in LINES_SUFFIXES:
         return jsonl_records(path, text_lines(path))
     if suffix == ".json":

@@ -56,6 +56,6 @@ def _list(value: Any, column: str) -> list[Any]:
     if not isinstance(value, list):
         raise RecordError(
             f"'{column}' is {type(value).__name__}, not a list",
-            "Give JSON or Parquet records with a list of words and a list of labels.",
+            "Give JSON, Parquet or Arrow records with a list of words and a list of labels.",
         )
     return value
