@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from roots_compress.checkpoints.inspect import SourceInfo, inspect_source
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.configs.data import RecordKind
 from roots_compress.data.chat.rendering import template_of
 from roots_compress.errors import InputError

@@ -14,7 +14,8 @@ from roots_compress.checkpoints.generation_settings import (
     read_settings,
     token_ids,
 )
-from roots_compress.checkpoints.inspect import CONFIG, SourceInfo
+from roots_compress.checkpoints.inspect import CONFIG
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.models.heads import RootsWithHead

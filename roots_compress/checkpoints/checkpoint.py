@@ -18,13 +18,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.adapters.merging import adapted
 from roots_compress.checkpoints.adopted_ids import adopt_token_ids
 from roots_compress.checkpoints.dense import of_vectors
 from roots_compress.checkpoints.fitting import fitted_tensor, refuse_tensors
 from roots_compress.checkpoints.gguf.tensors import gguf_tensors
-from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
+from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, inspect_source
 from roots_compress.checkpoints.mxfp4 import whole_tensors
 from roots_compress.checkpoints.readback import require_written
+from roots_compress.checkpoints.sentence_transformers.settings import MODULES
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.checkpoints.spread import Spread
 from roots_compress.checkpoints.tokenizer import (
     check_vocabulary,
@@ -205,12 +208,15 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     names, take = whole_tensors(
         entries, lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]), info.path
     )
+    if info.adapter is not None:
+        take = adapted(info.adapter, take, _read_tensor)
     tensors = to_roots(
         tensor_rules(family, info.spec),
         names,
         take,
         prefix=family.prefix,
         ignored=(*family.ignored, *(OLD_TABLES if turns else ())),
+        apart=family.apart(info.spec),
         copies=family.copies,
         computed=family.computed(info.spec, info.config),
         family=family.model_type,
@@ -222,7 +228,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
 def _headless(info: SourceInfo, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Yield a model's tensors; where it makes vectors, without a head for the next token."""
     if isinstance(info.spec.head, EmbeddingHead):
-        return of_vectors(tensors, info.path, _read_tensor)
+        return of_vectors(tensors, info.folder_with(MODULES), _read_tensor)
     return tensors
 
 

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from roots_compress.checkpoints.adapters.joined import with_adapter
+from roots_compress.checkpoints.adapters.settings import (
+    MERGE,
+    SETTINGS,
+    base_folder,
+    is_adapter,
+    refuse_other_adapters,
+)
 from roots_compress.checkpoints.sentence_transformers.modules import refuse_apart, with_pooling
+from roots_compress.checkpoints.source import Kind, SourceInfo
 from roots_compress.checkpoints.text_part import is_outer, parts_of, text_config, text_names
 from roots_compress.checkpoints.weight_files import (
     COPY_AGAIN,
+    INDEX,
+    WEIGHTS,
     directory_tensors,
     numbers_in,
-    refuse_adapters,
     unread_weights,
 )
 from roots_compress.errors import InputError, did_you_mean
@@ -28,10 +37,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.text_encoder import read_config
 from roots_compress.io.gguf_file import read_gguf
-from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.io.json_files import read_errors, read_json_object
-from roots_compress.io.safetensors_header import TensorEntry
-from roots_compress.models.limits import Limits
 from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.spec import ModelSpec
 from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
@@ -57,73 +63,34 @@ ROOTS_KEYS = STORAGE_KEYS | SPEC_KEYS | DEFAULTS.keys()
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 """Keys that transformers itself writes into every config.json."""
 
-Kind = Literal["roots", "transformers", "gguf"]
-
-
-FLOAT_BYTES = 4
-"""Of a weight once it is imported."""
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """A checkpoint that can be loaded, so far as its headers tell."""
-
-    path: Path
-    kind: Kind
-    model_type: str
-    parameters: int
-    """Numbers in all its tensors."""
-    config: Mapping[str, Any]
-    """config.json; for GGUF the metadata."""
-    spec: ModelSpec
-    """What the model is."""
-    tensors: Mapping[str, TensorEntry]
-    """Every tensor of a directory; empty for GGUF."""
-    gguf: Mapping[str, GgufTensor] = field(default_factory=dict)
-    """Every tensor of a GGUF model; empty for a directory."""
-    unread: tuple[str, ...] = ()
-    """Names of other files of weights in a directory, which transformers does not read either."""
-    stored_as: Mapping[str, str] = field(default_factory=dict)
-    """The names of tensors in the files, where those of `tensors` are others."""
-    left_out: tuple[str, ...] = ()
-    """Parts of the checkpoint that are no part of the text model, such as a vision tower."""
-
-    @property
-    def stored_bytes(self) -> int:
-        """About how many bytes its weights take as a ROOTS checkpoint, or as a graph."""
-        if self.kind == "roots":
-            return sum(entry.end - entry.start for entry in self.tensors.values())
-        return FLOAT_BYTES * self.parameters
-
-    @property
-    def quantized(self) -> bool:
-        """Whether its weights are integers, which no stage can change. GGUF weights are dequantized."""
-        return self.kind == "roots" and bool(self.config.get("quantization"))
-
-    @property
-    def limits(self) -> Limits:
-        """What bounds the use of the model."""
-        return Limits.of(self.spec)
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding."""
-        return self.spec.embeddings.vocabulary
-
 
 def inspect_source(source: Path) -> SourceInfo:
-    """Return what a checkpoint is: a ROOTS directory, another family's directory, or a GGUF file.
+    """Return what a checkpoint is: a ROOTS directory, another family's, an adapter's, or a GGUF file.
 
     Raises:
         InputError: it is none of these, is damaged, could run code, or holds a model ROOTS cannot express.
     """
     with read_errors(source):
         is_directory = source.is_dir()
-    return _inspect_directory(source) if is_directory else _inspect_gguf(source)
+    if not is_directory:
+        return _inspect_gguf(source)
+    refuse_other_adapters(source)
+    if not is_adapter(source):
+        return _inspect_directory(source)
+    base = base_folder(source, (WEIGHTS, INDEX))
+    if base != source:
+        refuse_other_adapters(base)
+        if is_adapter(base):
+            raise InputError(
+                f"is of an adapter whose base {base} has an adapter too",
+                where=source / SETTINGS,
+                remedy=MERGE,
+            )
+    has_tokenizer = any((source / name).exists() for name in TOKENIZER_FILES)
+    return with_adapter(_inspect_directory(base, tokenizer=source if has_tokenizer else base), source)
 
 
-def _inspect_directory(directory: Path) -> SourceInfo:
-    refuse_adapters(directory)
+def _inspect_directory(directory: Path, *, tokenizer: Path | None = None) -> SourceInfo:
     config_path = directory / CONFIG
     if not config_path.exists():
         refuse_apart(directory)
@@ -156,7 +123,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     stored = directory_tensors(directory)
     names = text_names(stored) if is_nested else {name: name for name in stored}
     tensors = {name: stored[theirs] for theirs, name in names.items()}
-    _check_tokenizer_files(directory)
+    _check_tokenizer_files(tokenizer or directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = numbers_in(tensors)
     _check_extent(spec, len(tensors), parameters, config_path)

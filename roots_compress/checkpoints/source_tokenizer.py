@@ -19,7 +19,7 @@ from tokenizers.normalizers import Lowercase, Sequence
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.data.languages import TARGET_LANGUAGE
 from roots_compress.data.special_tokens import open_with_nothing, opening_ids
 from roots_compress.errors import InputError

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
-from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, TOKENIZER_FILES
 from roots_compress.checkpoints.numbered_pieces import models_of_pieces, tokenizer_of_pieces
-from roots_compress.checkpoints.sentence_transformers.settings import makes_lower_case
+from roots_compress.checkpoints.sentence_transformers.settings import MODULES, makes_lower_case
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.checkpoints.source_tokenizer import (
     OPENS,
     SAVE_AGAIN,
@@ -64,19 +65,20 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         tokenizer = gguf_tokenizer(source.path)
         tokenizer.name_or_path = str(source.path)
         return tokenizer
+    folder = source.folder_with(*TOKENIZER_FILES)
     with temporary_folder() as aside:
-        _bring_files(source.path, aside)
+        _bring_files(folder, aside)
         if models := models_of_pieces(aside, source.config):
-            with _faults_told(aside, source.path):
-                return tokenizer_of_pieces(aside, models, source.path)
+            with _faults_told(aside, folder):
+                return tokenizer_of_pieces(aside, models, folder)
         # From these transformers takes the class that reads the files.
         config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
         said = {key: value for key, value in config.items() if isinstance(value, str)}
         (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
-        loaded = _loaded(aside, source.path, by_class=True)
-        with _faults_told(aside, source.path):
+        loaded = _loaded(aside, folder, by_class=True)
+        with _faults_told(aside, folder):
             tokenizer = as_written(loaded, aside, source)
-        if makes_lower_case(source.path):
+        if makes_lower_case(source.folder_with(MODULES)):
             lower_first(tokenizer.backend_tokenizer)
         return tokenizer
 

@@ -15,8 +15,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCKS, SCALES = "_blocks", "_scales"
 """Ends of the names of the two tensors that a matrix in MXFP4 is stored in; see `mxfp4.py`."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "adapters.npz")
-"""Files that hold updates to a model's weights, as peft and its like write them."""
 WEIGHTS_OF_OTHERS = (
     "*.safetensors",
     "*.gguf",
@@ -30,22 +28,6 @@ WEIGHTS_OF_OTHERS = (
 )
 """Names under which weights lie that another program or another format is for."""
 COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
-
-
-def refuse_adapters(directory: Path) -> None:
-    """Refuse a directory that holds an adapter; with peft, transformers reads it together with its base.
-
-    Raises:
-        InputError: there is one; the message names its file.
-    """
-    found = [path for pattern in ADAPTERS for path in sorted(directory.glob(pattern))]
-    if found:
-        raise InputError(
-            "is an adapter: it changes the weights of a base model, and would be left out",
-            where=found[0],
-            remedy="Merge it into its base first (peft's merge_and_unload), and name the merged model. "
-            "For the base without it, remove the adapter's files from a copy.",
-        )
 
 
 def directory_tensors(directory: Path) -> dict[str, TensorEntry]:
@@ -123,6 +105,16 @@ def numbers_in(tensors: Mapping[str, TensorEntry]) -> int:
         return 2 if name.removesuffix(BLOCKS) + SCALES in tensors else 1
 
     return sum(math.prod(entry.shape) * factor(name) for name, entry in tensors.items())
+
+
+def whole_shapes(tensors: Mapping[str, TensorEntry]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that are read: a matrix in MXFP4 is one, with its inputs first."""
+    shapes = {name: entry.shape for name, entry in tensors.items()}
+    for name in [name for name in shapes if name.endswith(BLOCKS) and len(shapes[name]) == 4]:
+        experts, rows, groups, size = shapes.pop(name)
+        shapes.pop(name.removesuffix(BLOCKS) + SCALES, None)
+        shapes[name.removesuffix(BLOCKS)] = (experts, 2 * groups * size, rows)
+    return shapes
 
 
 def unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ STAGE_HEADINGS = {
 }
 """Those of the options that set keys of a stage; the others are the verb's own options."""
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
-SOURCE_HELP = "A folder of Hugging Face or of this program, or a GGUF file."
+SOURCE_HELP = "A folder of Hugging Face (a LoRA adapter's too) or of this program, or a GGUF file."
 CHECKPOINT_HELP = f"{SOURCE_HELP} Default: the run's newest checkpoint."
 _NAMED = re.compile(r"`(\w+)(?:: (\w+))?`")
 

@@ -64,6 +64,7 @@ class Family:
         prefix: what stands before most names, and which some checkpoints leave out.
         headed: what names begin with that never have the prefix.
         ignored: tensors that checkpoints carry and nothing reads: `{}` is a layer's number, or an expert's.
+        apart: what names begin with of the parts that a model of this specification leaves out.
         copies: names under which a tensor may be stored too, or alone, by its name: what shares a tensor in
             transformers' class.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
@@ -83,6 +84,7 @@ class Family:
     prefix: str = "model."
     headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
+    apart: Callable[[ModelSpec], tuple[str, ...]] = lambda _: ()
     copies: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
     computed: Callable[[ModelSpec, Mapping[str, Any]], Sequence[Computed]] = lambda _spec, _config: ()

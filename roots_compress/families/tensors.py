@@ -34,6 +34,7 @@ def to_roots(
     *,
     prefix: str = "",
     ignored: Collection[str] = (),
+    apart: tuple[str, ...] = (),
     computed: Collection[Computed] = (),
     copies: Mapping[str, str] = MappingProxyType({}),
     family: str,
@@ -44,6 +45,7 @@ def to_roots(
     Args:
         prefix: what may stand before a name, all of it or its last parts, and is left out of the rules.
         ignored: names of tensors that nothing reads, `{}` in the place of each number.
+        apart: what names begin with of tensors of parts that are left out.
         copies: names under which the tensor of another name may be stored too, or alone.
         family: what it is called, and `where` the source, for messages.
 
@@ -51,7 +53,7 @@ def to_roots(
         InputError: a tensor has no place in the model, or is not the copy that it should be.
     """
     places = {rule.source: rule for rule in rules}
-    bare = {name: _bare(name, prefix) for name in names}
+    bare = {name: bare_name(name, prefix) for name in names}
     stored = {bare[name]: name for name in names}
     for each in computed:
         if lacking := [part for part in each.sources if part not in stored]:
@@ -64,7 +66,7 @@ def to_roots(
             each.targets, each.make({part: take(stored[part]) for part in each.sources}), strict=True
         )
     joined = {part for each in computed for part in each.sources}
-    guessing = _guessing(stored, places)
+    left_out = (*apart, *_guessing(stored, places))
     read: dict[str, str] = {}  # The tensor that was taken for each place.
     for name in sorted(names, key=lambda each: (bare[each] not in places, each)):
         place = bare[name] if bare[name] in places else copies.get(bare[name], "")
@@ -79,7 +81,7 @@ def to_roots(
             read[place] = name
             rule = places[place]
             yield from zip(rule.targets, rule.transform.apply(take(name)), strict=True)
-        elif bare[name].startswith(guessing):
+        elif bare[name].startswith(left_out):
             continue
         elif bare[name] not in joined and NUMBER.sub(".{}", bare[name]) not in ignored:
             raise InputError(
@@ -111,7 +113,7 @@ def multiplied(
         yield name, tensor if factor == 1 else tensor.float() * factor
 
 
-def _bare(name: str, prefix: str) -> str:
+def bare_name(name: str, prefix: str) -> str:
     """Return a tensor's name as the rules have it."""
     while not name.startswith(prefix):
         prefix = prefix.partition(".")[2]
@@ -123,10 +125,10 @@ def _bare(name: str, prefix: str) -> str:
 def _advice(name: str, prefix: str, places: Collection[str]) -> str:
     """Return what to do about a tensor without a place."""
     if any(part in name for part in OF_ADAPTERS):
-        return "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
+        return "It is of an adapter: save that alone, or merge it into its base (peft's merge_and_unload)."
     rest = name
     while rest := rest.partition(".")[2]:
-        if _bare(rest, prefix) in places:
+        if bare_name(rest, prefix) in places:
             wrapper = name.removesuffix(rest)
             return f"Without {wrapper!r} its name has one: save the model itself, not what wraps it."
     return TAKE_CONFIG

@@ -40,6 +40,7 @@ IMPOSTORS = {
         "Pickles can run code and are never read. Convert the checkpoint to safetensors where you trust it.",
     ),
 }
+CHUNK_BYTES = 1 << 20
 DAMAGED = "The file is damaged or incomplete; copy or download it again."
 
 
@@ -82,6 +83,23 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     entries = {name: _entry(name, value, path) for name, value in header.items()}
     _check_layout(entries, size - LENGTH_BYTES - length, path)
     return entries
+
+
+def same_bytes(one: TensorEntry, other: TensorEntry) -> bool:
+    """Whether two tensors are stored alike: of one kind and shape, with the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with readable(one.file) as left, readable(other.file) as right:
+        for file, entry in ((left, one), (right, other)):
+            file.seek(LENGTH_BYTES + int.from_bytes(file.read(LENGTH_BYTES), "little") + entry.start)
+        remaining = one.end - one.start
+        while remaining:
+            count = min(remaining, CHUNK_BYTES)
+            part = left.read(count)
+            if not part or part != right.read(count):
+                return False
+            remaining -= len(part)
+    return True
 
 
 def _entry(name: str, value: Any, path: Path) -> TensorEntry:

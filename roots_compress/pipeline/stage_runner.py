@@ -185,6 +185,8 @@ def _carry_out(
     if config is None:
         assert recipe.model is not None
         checkpoint, notes = load_checkpoint(recipe.model), {"source": recipe.model.name}
+        if (source := inspect_source(recipe.model)).adapter is not None:
+            notes["base"] = source.path.name
         if recipe.data.labels:
             checkpoint = with_label_head(
                 checkpoint, recipe.data.labels, kind=recipe.data.new_head, seed=recipe.seed

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.stage import StageSettings
 from roots_compress.data.documents import TextSplit

@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from roots_compress.data.special_tokens import opening_ids
 from roots_compress.errors import InputError

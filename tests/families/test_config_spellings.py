@@ -389,6 +389,7 @@ ADAPTER_FILES = [
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter_model.bin",
+    "adapters.npz",
     "adapters.safetensors",
 ]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.tensors import to_roots

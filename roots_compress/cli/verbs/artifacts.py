@@ -27,7 +27,7 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP)],
     out: OutOption,
 ) -> None:
-    """Write a Hugging Face or GGUF model as a checkpoint of this program."""
+    """Write a model, or a LoRA adapter with its base, as a checkpoint of this program."""
     from roots_compress.checkpoints.inspect import inspect_source
     from roots_compress.run.outputs import new_folder
 
@@ -39,8 +39,10 @@ def import_(
         checkpoint = load_checkpoint(source)
         save_checkpoint(checkpoint, partial)
     parameters, layers = count_parameters(checkpoint.model), checkpoint.model.config.num_hidden_layers
-    give({"checkpoint": str(out), "parameters": parameters, "layers": layers})
-    say(f"{out}: {parameters:,} parameters, {layers} layers")
+    base = {} if info.adapter is None else {"base": str(info.path)}
+    give({"checkpoint": str(out), "parameters": parameters, "layers": layers, **base})
+    merged = "".join(f"; the adapter was added to {each}" for each in base.values())
+    say(f"{out}: {parameters:,} parameters, {layers} layers{merged}")
 
 
 def export(

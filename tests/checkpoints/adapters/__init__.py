@@ -1,0 +1,1 @@
+"""Tests of adapters that are added to their bases at the import."""
