@@ -49,7 +49,6 @@ REFUSED: dict[str, Refused] = {
     "internlm2": Refused("its class is in the checkpoint's own code", "llama"),
     "baichuan": Refused("its class is in the checkpoint's own code", "llama"),
     "deberta": Refused("its attention is that before version 2", "deberta-v2"),
-    "nomic_bert": Refused("its feed-forward blocks are gated, behind norms of the sum", "modernbert"),
     "gte": Refused("its feed-forward blocks are gated, behind norms of the sum", "modernbert"),
     "xlnet": Refused("it reads permuted texts in two streams", "deberta-v2"),
     "longformer": Refused(_LONG, "modernbert"),
@@ -68,7 +67,6 @@ GGUF_NAMES = {
     "rwkv6": "rwkv",
     "rwkv7": "rwkv",
     "nemotron_h_moe": "nemotron_h",
-    "nomic-bert": "nomic_bert",
 }
 """GGUF's names of such models, where they are others."""
 FROM_FOLDERS = ("modern-bert", "t5", "gptj", *_LATER)

@@ -35,6 +35,7 @@ from roots_compress.families.mistral import MINISTRAL, MINISTRAL3, MISTRAL, MIXT
 from roots_compress.families.modernbert import MODERNBERT
 from roots_compress.families.mpnet import MPNET
 from roots_compress.families.nemotron import NEMOTRON
+from roots_compress.families.nomic_bert import NOMIC_BERT
 from roots_compress.families.olmo import OLMO2, OLMO3, OLMOE
 from roots_compress.families.opt import OPT
 from roots_compress.families.phi import PHI
@@ -54,8 +55,8 @@ _FAMILIES = (
     GPT_NEO, GPT_BIGCODE, OPT, OLMOE, MIXTRAL, GRANITEMOE, LFM2, GPT_OSS, QWEN3_5, LFM2_MOE, FALCON,
     QWEN3_5_MOE, QWEN3_NEXT, QWEN2_MOE, FALCON_H1, GRANITE_SWA, GLM4_MOE, DOTS1, ERNIE4_5_MOE,
     HUNYUAN_V1_MOE, GRANITEMOESHARED, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, MINICPM3, BERT,
-    DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, MODERNBERT, DEBERTA_V2, T5,
-    MT5, BART, MBART, PEGASUS, MARIAN, M2M_100,
+    DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, MODERNBERT, DEBERTA_V2,
+    NOMIC_BERT, T5, MT5, BART, MBART, PEGASUS, MARIAN, M2M_100,
 )  # fmt: skip
 """In this order they are asked which can express a model."""
 

@@ -1,4 +1,7 @@
-"""T5 and mT5: an encoder and a decoder with RMS norms, and distances in place of positions."""
+"""T5 and mT5: an encoder and a decoder with RMS norms, and distances in place of positions.
+
+Of either the encoder alone may be read, whose states make vectors (sentence-T5, GTR).
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,15 @@ from roots_compress.families.transforms import Shared
 from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import Seq2SeqHead
+from roots_compress.models.ops.heads import EmbeddingHead, Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.positions import Relative
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
+ENCODER = "EncoderModel"
+"""What the classes of an encoder alone end with."""
+DECODER = ("decoder.",)
+"""What the names of tensors begin with that such a class leaves out."""
 POSITIONS = 1_000_000
 """More than any memory holds: distances have no end, and `n_positions` is a length of training."""
 
@@ -36,7 +43,9 @@ def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
         proj: the feed-forward block where it names none.
         scaled: whether a model whose tables are tied divides the decoder's output by the root of its width.
     """
-    require_both(switches)
+    alone = bool(named := switches.architectures()) and all(each.endswith(ENCODER) for each in named)
+    if not alone:
+        require_both(switches)
     switches.all_renamed(SPELLINGS)
     width, heads, head_dim = switches.number("d_model"), switches.number("num_heads"), switches.number("d_kv")
     layers = switches.number("num_layers", most=MOST_LAYERS)
@@ -54,16 +63,22 @@ def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
     tied = switches.flag("tie_word_embeddings", True)
     scaled = switches.flag("scale_decoder_outputs", tied) if scaled else False
     switches.leave("dropout_rate", "classifier_dropout", "n_positions")
+    embeddings = Embeddings(vocabulary=switches.number("vocab_size"), width=width)
+    encoder = Stack(layers=(encoder_layer(attention, mlp, norm),) * layers, final_norm=norm)
+    if alone:
+        return ModelSpec(
+            stacks={"encoder": encoder}, embeddings=embeddings, head=EmbeddingHead(), max_positions=POSITIONS
+        )
     cross = changed(attention, relative=None, source="cross")
     return ModelSpec(
         stacks={
-            "encoder": Stack(layers=(encoder_layer(attention, mlp, norm),) * layers, final_norm=norm),
+            "encoder": encoder,
             "decoder": Stack(
                 layers=(decoder_layer(changed(attention, causal=True), cross, mlp, norm),) * decoder_layers,
                 final_norm=norm,
             ),
         },
-        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width),
+        embeddings=embeddings,
         head=Seq2SeqHead(
             start=start_token(switches, switches.said("pad_token_id", 0)),
             scale=width**-0.5 if scaled else 1.0,
@@ -96,11 +111,18 @@ def _read_mlp(switches: Switches, proj: str) -> Mlp:
     return Mlp(channels=switches.number("d_ff"), activation=ACTIVATIONS[name], gated=bool(dash))
 
 
-def _write(spec: ModelSpec, *, scaled: bool) -> dict[str, Any]:
-    encoder, decoder = sides(spec)
-    attention, mlp = encoder.layers[0][0].op, encoder.layers[0][-1].op
+def _write(spec: ModelSpec, *, scaled: bool, encoder_class: str) -> dict[str, Any]:
     head = spec.head
-    assert isinstance(head, Seq2SeqHead)
+    if isinstance(head, EmbeddingHead) and spec.layers:
+        # The class reads nothing of what is said of a decoder.
+        with_decoder: dict[str, Any] = {"architectures": [encoder_class], "is_encoder_decoder": False}
+        encoder = decoder = spec.stack
+    else:
+        encoder, decoder = sides(spec)
+        assert isinstance(head, Seq2SeqHead)
+        with_decoder = {"decoder_start_token_id": head.start, "is_encoder_decoder": True}
+        with_decoder |= {"scale_decoder_outputs": head.scale != 1.0} if scaled else {}
+    attention, mlp = encoder.layers[0][0].op, encoder.layers[0][-1].op
     if not isinstance(attention, Attention) or attention.relative is None or not isinstance(mlp, Mlp):
         raise ValueError(
             "its layers do not begin with attention by distances, and end with a feed-forward block"
@@ -111,7 +133,7 @@ def _write(spec: ModelSpec, *, scaled: bool) -> dict[str, Any]:
     if proj == "gated-gelu" and name == "gelu":
         proj = "gated-gelu_python"
     return {
-        **({"scale_decoder_outputs": head.scale != 1.0} if scaled else {}),
+        **with_decoder,
         "vocab_size": spec.embeddings.vocabulary,
         "d_model": spec.width,
         "d_kv": attention.head_dim,
@@ -124,15 +146,13 @@ def _write(spec: ModelSpec, *, scaled: bool) -> dict[str, Any]:
         "layer_norm_epsilon": (encoder.final_norm or Norm()).eps,
         "feed_forward_proj": proj,
         "tie_word_embeddings": spec.tied,
-        "decoder_start_token_id": head.start,
-        "is_encoder_decoder": True,
     }
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield Rule("shared.weight", ("model.embed_tokens.weight",))
     yield Rule("lm_head.weight", ("lm_head.weight",))
-    for side, stack, first in zip(("encoder", "decoder"), spec.running, (0, spec.begins), strict=True):
+    for side, stack, first in zip(("encoder", "decoder"), spec.running, (0, spec.begins), strict=False):
         paths = [spec.layer_path(first + index) for index in range(len(stack.layers))]
         norm = f"{paths[0].partition('.layers.')[0]}.norm.weight"
         yield Rule(f"{side}.final_layer_norm.weight", (norm,))
@@ -165,11 +185,14 @@ def t5_family(
         model_type,
         architecture,
         partial(_read, proj=proj, scaled=scaled),
-        partial(_write, scaled=scaled),
+        partial(
+            _write, scaled=scaled, encoder_class=architecture.replace("ForConditionalGeneration", ENCODER)
+        ),
         _rules,
         prefix="",
         ignored=("decoder.block.{}.layer.{}.EncDecAttention.relative_attention_bias.weight",),
         copies=SHARED,
+        apart=lambda spec: () if spec.source else DECODER,
         variants=variants,
     )
 

@@ -23,7 +23,7 @@ from tests.tiny import tiny_tokens
 
 ENCODERS = (
     "albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
-    "roberta", "xlm-roberta",
+    "nomic_bert", "roberta", "xlm-roberta",
 )  # fmt: skip
 VARIANTS = [(family, dict(changes)) for family in ENCODERS for changes in FAMILIES[family].variants]
 

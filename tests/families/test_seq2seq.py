@@ -99,7 +99,7 @@ def test_a_bart_without_a_head_is_one_whose_logits_have_no_bias(tmp_path: Path) 
             {"architectures": ["BartForSequenceClassification"]},
             "Classification, which does not write text",
         ),
-        ("t5", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel, which does not write text"),
+        ("t5", {"architectures": ["T5ForSequenceClassification"]}, "which does not write text"),
         ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder must be true"),
     ],
 )

@@ -165,6 +165,8 @@ def _with_head(spec: ModelSpec, head: EmbeddingHead, where: Path) -> ModelSpec:
     """Return the specification of a model whose states make vectors."""
     if not isinstance(spec.head, LmHead | Seq2SeqHead):
         return changed(spec, head=head, tied=True)
+    if spec.source is not None and spec.is_endless:  # Of T5's shape sentence-transformers takes the encoder.
+        return changed(spec, stacks={"encoder": spec.source}, head=head, tied=True)
     try:
         if isinstance(spec.head, Seq2SeqHead):
             raise ValueError("an encoder before a decoder is for models that write text")

@@ -1,4 +1,4 @@
-"""Encoders like BERT as GGUF files: RoBERTa's and DistilBERT's are of this architecture too.
+"""Encoders like BERT as GGUF files: RoBERTa's and DistilBERT's are called `bert` too, Nomic's `nomic-bert`.
 
 Texts are embedded by them, and their files hold no head. Torch-free.
 """
@@ -11,11 +11,15 @@ from typing import ClassVar
 from roots_compress.families.base import Computed, Rule
 from roots_compress.families.encoder import encoder_spec, linear_rules
 from roots_compress.families.gguf.metadata import KEYS, POOLING, POOLINGS, Metadata
+from roots_compress.families.nomic_bert import joined_qkv, nomic_attention, nomic_spec
 from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.ops.attention import Rope
 from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec, Norm
 
 CAUSAL = "attention.causal"
+BASE = "rope.freq_base"
 TABLES = {
     "token_embd": "embed_tokens",
     "position_embd": "embed_positions",
@@ -37,6 +41,7 @@ class BertReader:
     """Makes the specification of an encoder that gives vectors of length 1, as llama.cpp does."""
 
     factors: ClassVar[tuple[str, ...]] = ()
+    more_keys: ClassVar[frozenset[str]] = frozenset()
 
     def read(self, model: GgufModel) -> ModelSpec:
         """Return the specification that a file's metadata ask for.
@@ -44,7 +49,7 @@ class BertReader:
         Raises:
             InputError: a key is absent, unknown, impossible or beyond ROOTS; the message names it.
         """
-        metadata = Metadata(model, KEYS | {CAUSAL, POOLING})
+        metadata = Metadata(model, KEYS | {CAUSAL, POOLING} | self.more_keys)
         width, heads = metadata.number("embedding_length"), metadata.one("attention.head_count")
         usual = [heads] * metadata.layers
         if (groups := metadata.one("attention.head_count_kv", usual)) != heads:
@@ -53,12 +58,12 @@ class BertReader:
             metadata.refuse("attention.key_length", f"is {size}, and {heads} heads share {width} channels")
         if metadata.get(CAUSAL) is not False:
             metadata.refuse(CAUSAL, "must be false: encoders read what comes later too")
-        # Without one, or with none, a file is read as a folder without modules is.
-        pooling = metadata.get(POOLING) or 1
-        if pooling not in POOLINGS:
-            said = ", ".join(f"{number} ({name})" for number, name in POOLINGS.items())
-            metadata.refuse(POOLING, f"is {pooling!r:.100}; {said} can be read")
-        typed = TOKEN_TYPES in model.tensors
+        head = vectors_head(metadata)
+        return self.spec(metadata, width, heads, head)
+
+    def spec(self, metadata: Metadata, width: int, heads: int, head: EmbeddingHead) -> ModelSpec:
+        """Return the specification of an encoder whose heads share its width."""
+        typed = TOKEN_TYPES in metadata.model.tensors
         return encoder_spec(
             vocabulary=metadata.rows("token_embd.weight", "vocab_size"),
             width=width,
@@ -69,8 +74,41 @@ class BertReader:
             norm=Norm(kind="layer_norm", eps=metadata.positive("attention.layer_norm_epsilon")),
             positions=metadata.rows("position_embd.weight", "context_length"),
             token_types=metadata.rows(TOKEN_TYPES, "token_type_count") if typed else None,
-            head=EmbeddingHead(pooling=POOLINGS[pooling]),
+            head=head,
             tied=True,
+        )
+
+
+def vectors_head(metadata: Metadata) -> EmbeddingHead:
+    """Return how states make vectors: as a folder without modules does, where a file says nothing of it.
+
+    Raises:
+        InputError: the file names another way.
+    """
+    pooling = metadata.get(POOLING) or 1
+    if pooling not in POOLINGS:
+        said = ", ".join(f"{number} ({name})" for number, name in POOLINGS.items())
+        metadata.refuse(POOLING, f"is {pooling!r:.100}; {said} can be read")
+    return EmbeddingHead(pooling=POOLINGS[pooling])
+
+
+class NomicReader(BertReader):
+    """Makes the specification of a Nomic BERT, whose vocabulary's table alone has a row for each token."""
+
+    more_keys = frozenset({BASE})
+
+    def spec(self, metadata: Metadata, width: int, heads: int, head: EmbeddingHead) -> ModelSpec:
+        """Return the specification of an encoder whose heads share its width."""
+        return nomic_spec(
+            vocabulary=metadata.rows("token_embd.weight", "vocab_size"),
+            width=width,
+            layers=metadata.layers,
+            attention=nomic_attention(heads, width // heads, Rope(theta=metadata.positive(BASE, 10_000.0))),
+            mlp=Mlp(channels=metadata.one("feed_forward_length"), activation="silu"),
+            norm=Norm(kind="layer_norm", eps=metadata.positive("attention.layer_norm_epsilon")),
+            token_types=metadata.rows(TOKEN_TYPES, "token_type_count"),
+            head=head,
+            max_positions=metadata.number("context_length"),
         )
 
 
@@ -94,3 +132,29 @@ class BertLayout:
     def computed(self, spec: ModelSpec) -> Sequence[Computed]:
         """Return an empty sequence: no tensor is computed from others."""
         return ()
+
+
+NOMIC_LAYER = {
+    "attn_output": "self_attn.o_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_down": "mlp.down_proj",
+}
+NOMIC_NORMS = {name: ours for name, ours in LAYER.items() if name.endswith("norm")}
+
+
+class NomicLayout(BertLayout):
+    """How the files of a Nomic BERT hold their tensors."""
+
+    def rules(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield the place of each tensor that a model of this specification has."""
+        yield Rule("token_embd.weight", ("model.embed_tokens.weight",))
+        yield Rule(TOKEN_TYPES, ("model.embed_token_types.weight",))
+        yield from linear_rules("token_embd_norm", "model.embed_norm")
+        for index, (attention, _) in enumerate(spec.layers):
+            theirs, ours = f"blk.{index}", f"model.layers.{index}"
+            yield joined_qkv(f"{theirs}.attn_qkv.weight", f"{ours}.self_attn", attention, spec.width)
+            for name, module in NOMIC_LAYER.items():
+                yield Rule(f"{theirs}.{name}.weight", (f"{ours}.{module}.weight",))
+            for name, module in NOMIC_NORMS.items():
+                yield from linear_rules(f"{theirs}.{name}", f"{ours}.{module}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from roots_compress.families.gguf import experts as of_experts
 from roots_compress.families.gguf import settings as of
-from roots_compress.families.gguf.bert import BertLayout, BertReader
+from roots_compress.families.gguf.bert import BertLayout, BertReader, NomicLayout, NomicReader
 from roots_compress.families.gguf.configured import MLP, OUTPUT, PARTLY, QKV, Configured, learned, longrope
 from roots_compress.families.gguf.experts import CHOSEN, EXPERT_KEYS, SHARED_CHANNELS
 from roots_compress.families.gguf.family import GgufFamily
@@ -20,6 +20,7 @@ from roots_compress.families.gguf.names import (
     falcon_names,
 )
 from roots_compress.families.gguf.positions import LONGROPE_TENSORS
+from roots_compress.families.gguf.t5 import T5EncoderLayout, T5EncoderReader
 
 DECODERS = (
     GgufFamily(
@@ -162,8 +163,12 @@ DECODERS = (
         Layout(FUSED_QKV),
     ),
 )
+ENCODERS = (
+    GgufFamily("bert", BertReader(), BertLayout()),
+    GgufFamily("nomic-bert", NomicReader(), NomicLayout()),
+    GgufFamily("t5encoder", T5EncoderReader(), T5EncoderLayout()),
+)
 GGUF_FAMILIES: dict[str, GgufFamily] = {
-    family.architecture: family
-    for family in (*DECODERS, *MIXTURES, GgufFamily("bert", BertReader(), BertLayout()))
+    family.architecture: family for family in (*DECODERS, *MIXTURES, *ENCODERS)
 }
 """By `general.architecture`. Mistral's models are among those of `llama`."""

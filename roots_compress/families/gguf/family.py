@@ -9,6 +9,7 @@ from roots_compress.families.base import Rule
 from roots_compress.families.gguf.bert import BertLayout, BertReader
 from roots_compress.families.gguf.configured import Configured
 from roots_compress.families.gguf.names import Layout
+from roots_compress.families.gguf.t5 import T5EncoderLayout, T5EncoderReader
 from roots_compress.models.spec import ModelSpec
 
 
@@ -24,8 +25,8 @@ class GgufFamily:
     """
 
     architecture: str
-    reader: Configured | BertReader
-    layout: Layout | BertLayout = field(default_factory=Layout)
+    reader: Configured | BertReader | T5EncoderReader
+    layout: Layout | BertLayout | T5EncoderLayout = field(default_factory=Layout)
     unread: tuple[str, ...] = ()
 
     @property
