@@ -4,8 +4,9 @@
     python -m benchmarks.screenshots runs/quickstart/report.html --to shots
 
 Of each page, at 390, 768 and 1280 pixels, light and dark: a PNG, and a line for each fault. Faults are errors
-in the console, requests other than for the file, a page wider than its window, text with a contrast below
-4.5, a file of more than 1 MB and a page that takes more than a second to open. Exit code 1 if there are any.
+in the console, requests other than for the file, a page wider than its window or than a sheet of A4, text
+with a contrast below 4.5, a file of more than 1 MB and a page that takes more than a second to open. Exit
+code 1 if there are any.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 WIDTHS = (390, 768, 1280)
 SCHEMES = ("light", "dark")
+PAPER = 718
+"""Pixels between the margins of a page of A4."""
 MAX_BYTES, MAX_SECONDS = 1_000_000, 1.0
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -133,6 +136,10 @@ def faults(
                 )
             yield from (f"{width} {scheme}: {fault}" for fault in said)
             said.clear()
+    window.emulate_media(media="print")
+    window.set_viewport_size({"width": PAPER, "height": 900})
+    yield from (f"on paper: {fault}" for fault in window.evaluate(OVERFLOW))
+    window.emulate_media(media="screen")
 
 
 def _scheme(name: str) -> Any:
