@@ -243,9 +243,10 @@ def _low_rank(
     joint = settings.rank_of(module) * (experts or 1)
     found.require_shape(parts[down], joint, inputs)
     found.require_shape(parts[up], outputs, joint)
+    if (MAGNITUDE in parts) != settings.has_lengths or (experts and settings.has_lengths):
+        has = "a" if MAGNITUDE in parts else "no"
+        found.refuse(parts[down], f"has {has} {MAGNITUDE} beside it, and use_dora is {settings.has_lengths}")
     if MAGNITUDE in parts:
-        if experts:
-            found.refuse(parts[MAGNITUDE], "gives lengths to experts")
         found.require_shape(parts[MAGNITUDE], outputs)
     return LowRank(
         parts[down],

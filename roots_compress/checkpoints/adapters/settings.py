@@ -37,7 +37,7 @@ UNREAD = frozenset(
     """
     auto_mapping base_model_name_or_path bias eva_config exclude_modules fan_in_fan_out inference_mode
     layers_pattern layers_to_transform lora_bias lora_dropout megatron_core modules_to_save peft_version
-    qalora_group_size revision runtime_config target_modules task_type use_dora
+    qalora_group_size revision runtime_config target_modules task_type
     """.split()  # noqa: SIM905
 )
 """Keys that are read elsewhere, or that tell nothing which the adapter's tensors do not."""
@@ -69,6 +69,8 @@ class AdapterSettings:
     """Ends of the names of parameters that are adapted without being a module's weight."""
     tokens: Mapping[str, tuple[int, ...]]
     """Tokens whose rows are replaced, by the module's name; under "" of the embedding."""
+    has_lengths: bool
+    """Whether each update sets the lengths of what leads to an output (`use_dora`)."""
     keeps_tie: bool
     """Whether a tied head follows the embedding."""
     ending: str | None
@@ -163,6 +165,18 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
             refuse(f"{key} is {shown(value)}; it must be a number above 0", "Copy the file again.")
         return value
 
+    def flag(key: str) -> bool:
+        value = left.pop(key, False)
+        if value is not None and not isinstance(value, bool):
+            refuse(f"{key} is {shown(value)}; it must be true or false", "Copy the file again.")
+        return value is True
+
+    def texts(key: str) -> tuple[str, ...]:
+        given = left.pop(key, None) or []
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            refuse(f"{key} is {shown(given)}; it must be a list of names", "Copy the file again.")
+        return tuple(given)
+
     def numbers(key: str) -> dict[str, Any]:
         given = left.pop(key, None) or {}
         if not isinstance(given, dict):
@@ -188,12 +202,13 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
         where=path,
         rank=number(left.pop("r", 8), "r"),
         alpha=number(left.pop("lora_alpha", 8), "lora_alpha"),
-        by_root=left.pop("use_rslora", False) is True,
+        by_root=flag("use_rslora"),
         ranks=numbers("rank_pattern"),
         alphas=numbers("alpha_pattern"),
-        parameters=tuple(map(str, left.pop("target_parameters", None) or ())),
+        parameters=texts("target_parameters"),
         tokens=_tokens(left.pop("trainable_token_indices", None), refuse),
-        keeps_tie=left.pop("ensure_weight_tying", False) is True,
+        has_lengths=flag("use_dora"),
+        keeps_tie=flag("ensure_weight_tying"),
         ending=CLASSES.get(str(task)),
         named_class=named_class if isinstance(named_class, str) and task is None else None,
     )
@@ -221,4 +236,6 @@ def _tokens(given: Any, refuse: Any) -> dict[str, tuple[int, ...]]:
     for name, indices in listed.items():
         if not isinstance(indices, list) or not all(type(each) is int and each >= 0 for each in indices):
             refuse(f"trainable_token_indices{name and '.'}{name} is {shown(indices)}; it must list tokens")
+        if len({*indices}) < len(indices):
+            refuse(f"trainable_token_indices{name and '.'}{name} lists a token twice")
     return {str(name): tuple(indices) for name, indices in listed.items()}

@@ -62,6 +62,9 @@ def refused(folder: Path) -> InputError:
         ({"rank_pattern": {"(": 2}}, "too complex"),
         ({"rank_pattern": [1]}, "rank_pattern"),
         ({"trainable_token_indices": [-1]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [3, 4, 3]}, "lists a token twice"),
+        ({"target_parameters": 1.5}, "target_parameters is 1.5"),
+        ({"use_rslora": 1}, "use_rslora is 1"),
     ],
 )
 def test_settings_that_ask_for_more_are_refused_by_their_key(
@@ -81,7 +84,7 @@ def test_settings_that_ask_for_more_are_refused_by_their_key(
         (f"{QUERY}.lora_B.bias", (32,), "a bias that the base does not have"),
         (f"{QUERY}.lora_A.weight", (5, 32), "[5, 32]; by the base and its settings it would be [4, 32]"),
         (f"{QUERY}.lora_B.weight", (31, 4), "[32, 4]"),
-        (f"{QUERY}.lora_magnitude_vector", (5,), "[32]"),
+        (f"{QUERY}.lora_magnitude_vector", (32,), "a lora_magnitude_vector beside it, and use_dora is False"),
         (f"{QUERY}.lora_embedding_A", (4, 32), "another kind of update"),
         (f"{QUERY}.base_layer.lora_A.weight", (4, 32), "second update"),
         ("model.layers.1.mlp.up_proj.lora_B.weight", (48, 4), "without lora_A.weight"),
@@ -98,8 +101,16 @@ def test_a_tensor_without_a_use_is_refused_by_its_name(
     written.save()
     error = refused(written.folder)
     assert said in error.message
-    assert name in error.message or said.startswith("without") or "another kind" in said
+    assert "tensor 'base_model.model." in error.message
     assert error.where == str(written.folder / "adapter_model.safetensors")
+
+
+def test_lengths_that_are_asked_for_must_be_there(written: Written) -> None:
+    written.set(use_dora=True)
+    assert "has no lora_magnitude_vector" in refused(written.folder).message
+    written.put(f"{QUERY}.lora_magnitude_vector", torch.zeros(5))
+    written.save()
+    assert "has the shape [5]" in refused(written.folder).message
 
 
 def test_a_token_beyond_the_table_is_refused(written: Written) -> None:
