@@ -40,7 +40,7 @@ class Row:
         if self.before is None:
             return "the model that compression starts from" if self.stage.kind == "baseline" else ""
         said = [text for _, text in self._changes]
-        said += [] if self.paid else ["DID NOT PAY: do not ship this stage"]
+        said += [] if self.paid else ["GAINED NOTHING: leave this stage out"]
         return f"against {self.before.name}: {', '.join(said)}"
 
     @property

@@ -37,9 +37,9 @@ def test_speedup_without_a_common_context_is_no_number() -> None:
     assert math.isnan(speedup_of(stage(decode=()), stage(), DECODE).value)
 
 
-def test_a_stage_that_only_costs_is_said_not_to_pay() -> None:
+def test_a_stage_that_only_costs_is_said_to_gain_nothing() -> None:
     row = after_baseline(stage(1, "quantize", perplexity=25.0))
-    assert "do not ship" in row.verdict
+    assert "GAINED NOTHING" in row.verdict
     assert not row.paid
 
 
@@ -70,7 +70,7 @@ def test_a_slower_stage_says_so() -> None:
     text = after_baseline(stage(1, "quantize", size=4_000_000, decode=(50.0, 40.0))).verdict
     assert "SLOWER" in text
     assert "2.00x smaller" in text
-    assert "do not ship" not in text
+    assert "GAINED NOTHING" not in text
 
 
 def test_a_difference_within_timing_noise_is_not_mentioned() -> None:

@@ -117,8 +117,8 @@ def test_a_search_has_the_task_s_figures() -> None:
 def test_a_verdict_goes_by_the_metric_s_direction() -> None:
     assert rows_of(RUN)[1].verdict == "against baseline: 4.00x smaller, label 2.00x faster, accuracy -0.020"
     worse, better = (run(stage(0, 0.9, 100.0), stage(1, reached, 100.0)) for reached in (0.88, 0.92))
-    assert "DID NOT PAY" in rows_of(worse)[1].verdict
-    assert "DID NOT PAY" not in rows_of(better)[1].verdict
+    assert "GAINED NOTHING" in rows_of(worse)[1].verdict
+    assert "GAINED NOTHING" not in rows_of(better)[1].verdict
 
 
 def test_gates_bound_the_task_s_metrics_and_workloads() -> None:
