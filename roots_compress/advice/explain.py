@@ -57,6 +57,8 @@ def explain(
         least = "loses least of those that keep them all" if kept > 1 else "keeps them all"
         nothing = "" if best.stages else ": nothing was compressed"
         yield f"Chosen: {candidate_label(best.stages)}, which {least}{nothing}."
+        if not best.stages:
+            yield f"Ask for less than {megabytes(best.bytes)} MB, or for more speed, to have it compressed."
         if untried:
             yield f"Not tried, because more loss is expected of them: {names}."
         return

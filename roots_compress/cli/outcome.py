@@ -61,6 +61,12 @@ def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
         raise
 
 
+def tell_where(metrics: RunMetrics, run: Path) -> None:
+    """Tell where the result of a run is, the folder of its last stage, and its report."""
+    tell(f"Result: {run / Path(metrics.stages[-1].onnx).parts[0]}")
+    tell(f"Report: {run / 'report.html'}")
+
+
 def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> None:
     """Tell what came of each gate, and end with exit code 3 where one was missed.
 

@@ -108,7 +108,8 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
         InputError: the model or the text is missing or cannot be used.
     """
     assert recipe.model is not None
-    if holds_graph(recipe.model):
+    # Of a run's own folder `find_graph` says which stages there are to name.
+    if holds_graph(recipe.model) or any(recipe.model.glob("[0-9][0-9]-*/onnx")):
         graph = find_graph(recipe.model)
         task = task_for(recipe, task_of_graph(graph))
         labels = task.labels(lambda: spec_of_graph(graph))

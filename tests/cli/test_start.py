@@ -180,6 +180,10 @@ def test_a_model_that_keeps_the_bounds_stays_as_it_is(
     result = bounded(models, text_file, tmp_path, "--max-mb", "1")
     assert result.exit_code == 0, result.output
     assert "Chosen: as it is, which keeps them all: nothing was compressed." in result.stdout
+    assert re.search(
+        r"Ask for less than 0\.\d+ MB, or for more speed, to have it compressed\.", result.stdout
+    )
+    assert f"Result: {Path('runs/decoder/00-baseline')}\n" in result.stderr
     assert "Not tried, because more loss is expected of them: int8." in result.stdout
     assert [stage.name for stage in read_metrics(tmp_path / "runs" / "decoder").stages] == ["baseline"]
     # What other bounds had made is still there.

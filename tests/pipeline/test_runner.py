@@ -22,7 +22,7 @@ from roots_compress.checkpoints.fingerprint import READ_SUFFIXES
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.cli.app import app
 from roots_compress.configs.distill import DistillConfig
-from roots_compress.configs.recipe.growth import grow
+from roots_compress.configs.recipe.growth import evaluation_request, grow
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.training import TrainingConfig
@@ -32,7 +32,7 @@ from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.io import disk
 from roots_compress.io.disk import file_sha256
 from roots_compress.pipeline import preflight, stage_runner
-from roots_compress.pipeline.preflight import Setting, prepare
+from roots_compress.pipeline.preflight import Setting, prepare, prepare_evaluation
 from roots_compress.pipeline.runner import describe, plan_recipe, run_recipe
 from roots_compress.pipeline.steps import keys_of, steps_of
 from roots_compress.results import RunMetrics
@@ -270,6 +270,9 @@ def test_what_is_named_in_place_of_another_is_told_from_it(
     with pytest.raises(InputError) as of_graph:
         find_graph(run)
     assert of_graph.value.remedy == f"Name a stage of the run, such as {run / '03-quantize'}."
+    with pytest.raises(InputError) as of_evaluated:
+        prepare_evaluation(evaluation_request({}, run))
+    assert of_evaluated.value.remedy == of_graph.value.remedy
     with pytest.raises(InputError, match="is a stage of a run") as of_figures:
         read_metrics(run / "02-prune")
     assert of_figures.value.remedy == f"Name the run: {run}"

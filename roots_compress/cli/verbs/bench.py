@@ -97,5 +97,5 @@ def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
         for phase, own in figures.items()
         for speed, base in zip(own, first[phase], strict=True)
     ]
-    headings = ("graph", "phase", "context", f"{units}/s", "ratio to the first")
+    headings = ("graph", "phase", task.reads, f"{units}/s", "ratio to the first")
     return table_of(f"{units} a second: median (low to high)", headings, rows, names=2)

@@ -13,7 +13,7 @@ from roots_compress.cli import completion
 from roots_compress.cli.display.console import say, show_error, stdout, write
 from roots_compress.cli.display.output import current, events, give, give_run, tell, track
 from roots_compress.cli.options import FreshOption, TrackOption
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, tell_where, telling_failure
 from roots_compress.errors import InputError, RootsError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(
     stdout().print(*tables(metrics))
     if metrics.search is not None:
         tell(f"Best recipe: {where / 'best.yaml'}")
-    tell(f"Report: {where / 'report.html'}")
+    tell_where(metrics, where)
     conclude(metrics, where=recipe, junit=junit)
 
 

@@ -15,7 +15,7 @@ import typer
 from roots_compress.cli.completion import checkpoints
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import stdout
-from roots_compress.cli.display.output import events, give_run, tell, track
+from roots_compress.cli.display.output import events, give_run, track
 from roots_compress.cli.naming import Names
 from roots_compress.cli.options import (
     CHECKPOINT_HELP,
@@ -28,7 +28,7 @@ from roots_compress.cli.options import (
     TrackOption,
     with_options,
 )
-from roots_compress.cli.outcome import conclude
+from roots_compress.cli.outcome import conclude, tell_where
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.configs.source import stage_summaries
 
@@ -95,7 +95,7 @@ def _append(
         metrics = run_recipe(setting, folder, fresh=fresh, events=events())
     give_run(metrics, folder)
     stdout().print(table(metrics))
-    tell(f"Report: {folder / 'report.html'}")
+    tell_where(metrics, folder)
     conclude(metrics, where=folder)
 
 

@@ -16,7 +16,7 @@ from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give, give_run, tell, track
 from roots_compress.cli.options import RUN, SOURCE_HELP, FreshOption, TrackOption, with_options
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, tell_where, telling_failure
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
 
@@ -115,7 +115,7 @@ def _compress() -> Callable[..., None]:
         for sentence in sentences:
             say(sentence)
         tell(f"Recipe: {asked.folder / 'recipe.yaml'}")
-        tell(f"Report: {asked.folder / 'report.html'}")
+        tell_where(metrics, asked.folder)
         conclude(metrics, where=asked.folder, junit=junit)
 
     return compress
