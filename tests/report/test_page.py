@@ -133,6 +133,15 @@ def test_a_continuation_shows_where_it_departs_from_the_first_row() -> None:
     assert '<dd><span class="same">to the sea, and nobody </span>knows why.</dd>' in page
 
 
+def test_lines_that_equal_the_first_rows_are_told_apart_from_the_rest() -> None:
+    rows = [
+        stage(0, samples=(Sample("A", " files.\n\n# x"),)),
+        stage(1, samples=(Sample("A", " files.\n\nThe"),)),
+    ]
+    (written,) = samples_of(run(*rows))
+    assert written.texts[1] == ("01-baseline", "files.\n\n", "The")
+
+
 def test_equal_prompts_are_shown_one_by_one() -> None:
     samples = (Sample("Once", " a fox"), Sample("Once", " a crow"))
     written = samples_of(run(stage(samples=samples), stage(1, "quantize", samples=samples)))

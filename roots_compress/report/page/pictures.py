@@ -294,7 +294,7 @@ def errors(run: RunMetrics) -> list[Errors]:
         title = f"{numbered(stage)}: errors along the model"
         higher = sum(each.higher_precision for each in measured)
         largest = [
-            (each.name, max(0.0, 100 * each.error / longest), f"{each.error:.3g}", each.higher_precision)
+            (each.name, max(0.0, 100 * each.error / longest), f"{each.error:#.3g}", each.higher_precision)
             for each in ordered
         ]
         note = "Squared error of each module's outputs on calibration text, relative to their square."

@@ -133,7 +133,7 @@ def agreement(task: Task[Any], run: RunMetrics) -> Table:
 
 def _likeness(metric: Metric, value: float) -> str:
     """Return a divergence, or a share in percent."""
-    return f"{value:.2%}" if metric.better == "higher" else f"{value:.3g}"
+    return f"{value:.2%}" if metric.better == "higher" else f"{value:#.3g}"
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ def _told_apart(texts: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
         if length < 0:
             length = min(len(first), len(text))
         elif length < len(text):
-            length = text.rfind(" ", 0, length + 1) + 1  # Back to the end of a word.
+            # Back to the end of a word.
+            length = next((at for at in range(length, -1, -1) if text[at].isspace()), -1) + 1
         told.append((who, text[:length], text[length:]))
     return told
 
