@@ -55,7 +55,12 @@ def test_outputs_equal_transformers(family: str, changes: dict[str, Any], tmp_pa
 
 @pytest.mark.parametrize(
     ("family", "key"),
-    [("modernbert", "classifier_pooling"), ("albert", "num_labels"), ("deberta-v2", "pooler_hidden_act")],
+    [
+        ("modernbert", "classifier_pooling"),
+        ("albert", "num_labels"),
+        ("deberta-v2", "pooler_hidden_act"),
+        ("nomic_bert", "rope_parameters"),
+    ],
 )
 def test_a_graph_of_labels_equals_the_checkpoint(family: str, key: str, tmp_path: Path) -> None:
     changes = next(each for each in FAMILIES[family].variants if key in each)
@@ -93,6 +98,7 @@ def test_a_new_head_is_one_that_the_family_has(family: str, kind: str, tmp_path:
     [
         ("modernbert", {"layer_types": ["full_attention", "sliding_attention"] * 2, "local_attention": 6}),
         pytest.param("deberta-v2", {}, marks=pytest.mark.slow),
+        pytest.param("nomic_bert", {}, marks=pytest.mark.slow),
         pytest.param("electra", {"embedding_size": 16}, marks=pytest.mark.slow),
     ],
 )

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError
 from tests.families.sources import encoder, save_source
+from tests.tasks.commands import graph_outputs
 from tests.tiny import tiny_tokens
 
 VECTORS = {"architectures": ["NomicBertModel"]}
@@ -70,6 +73,13 @@ def test_keys_of_the_publishers_are_understood(tmp_path: Path) -> None:
     assert inspect_source(tmp_path).spec.max_positions == 48
 
 
+def test_graphs_make_the_vectors(tmp_path: Path) -> None:
+    theirs = published(tmp_path / "source")
+    given, expected_BW = vectors(theirs)
+    for made_BW in graph_outputs(tmp_path / "source", tmp_path, "sentence_embedding", given):
+        np.testing.assert_allclose(made_BW, expected_BW.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -111,8 +121,6 @@ def test_a_gguf_file_gives_the_source_s_vectors(tmp_path: Path) -> None:
     for name, index in (("padding", 0), ("unknown", 1), ("cls", 2), ("seperator", 3), ("mask", 4)):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", index)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.NOMIC_BERT, 3)
-    from safetensors.torch import load_file
-
     for name, tensor in load_file(tmp_path / "theirs" / "model.safetensors").items():
         stem, _, part = name.rpartition(".")
         writer.add_tensor(f"{names.get_name(stem)}.{part}", tensor.numpy())
