@@ -131,8 +131,8 @@ def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     if recipe.model is None and not recipe.stages[0].makes_model:
         yield (
             ("model",),
-            f"is required, because only a first stage of kind {MAKERS} starts from nothing, and this recipe "
-            f"begins with '{recipe.stages[0].kind}'; name a model here or with --model",
+            "is required: name a model here or with --model (only a recipe that begins with a stage of kind "
+            f"{MAKERS} needs none, and this one begins with '{recipe.stages[0].kind}')",
         )
 
 
