@@ -61,7 +61,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("name: a\nstages: []", "r.yaml:2: stages: there is nothing to do"),
         ("name: a", "r.yaml:1: stages: there is nothing to do"),
         ("model: m", "r.yaml:1: name: is required"),
-        ("name: a\nstages:\n  - kind: prune", "r.yaml:1: model: is required: name a model here or with --model"),
+        ("name: a\nstages:\n  - kind: prune", "r.yaml:1: model: is required: name a model here"),
         # A search.
         (f"{SEARCH}  choices: []", "r.yaml:6: search.choices: must have at least 1, not 0"),
         (
