@@ -60,14 +60,14 @@ class Settings(BaseModel):
         json_schema_extra=_describe,
     )
     recipe_only: ClassVar[str] = ""
-    """Names of the fields that are no options of verbs; `--set` sets them too."""
+    """Names of the fields that are not options of verbs; only `--set` sets them."""
 
     @model_validator(mode="before")
     @classmethod
     def _keep_the_rest_of_a_default(cls, given: object) -> object:
-        """Let an inner group that is given in part keep what its field's default sets otherwise.
+        """Complete an inner group that is given in part with the values of its field's default.
 
-        A field's default may differ from the group's own: recovery learns at another rate than training does.
+        A field's default may differ from the group's: recovery has another learning rate than training.
         """
         if not isinstance(given, Mapping):
             return given
@@ -82,7 +82,7 @@ class Settings(BaseModel):
         """Return the settings with their relative paths starting from a folder."""
         fields = {key: getattr(self, key) for key in type(self).model_fields}
         placed = {key: _from_folder(folder, value) for key, value in fields.items()}
-        # The rest is left alone: what was not given is still known as such (`model_fields_set`).
+        # Other fields are not copied, so that `model_fields_set` still tells which fields were given.
         return self.model_copy(update={key: new for key, new in placed.items() if new != fields[key]})
 
 
@@ -103,7 +103,7 @@ Changed = TypeVar("Changed", bound=Settings)
 
 
 def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str, ...], Group]]:
-    """Yield the inner groups of a class, however deep they are, each with the keys that lead to it."""
+    """Yield the inner groups of a class at any depth, each with the keys that lead to it."""
     for key in type(settings).model_fields:
         value = getattr(settings, key)
         if isinstance(value, kind):
@@ -123,7 +123,7 @@ def with_group(settings: Changed, keys: Location, group: Settings) -> Changed:
 def descriptions(group: type[Any]) -> dict[str, str]:
     """Return the documentation of each field of settings, or of a dataclass: the string under it.
 
-    pydantic can read these too, but as it makes a class, of which it takes most of the time.
+    pydantic can read these too, but then making a class takes several times as long.
     """
     found = {}
     bases = [each for each in reversed(group.__mro__) if issubclass(each, Settings) or is_dataclass(each)]
@@ -143,7 +143,7 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 def alternatives(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows, without None and without what `Annotated` adds."""
+    """Return the types that an annotation allows, without None and without the metadata of `Annotated`."""
     if get_origin(annotation) is Annotated:
         return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):

@@ -10,12 +10,12 @@ from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt,
 from roots_compress.configs.options import Option
 
 RecordKind = Literal["text", "labels", "tags", "scores", "ratings", "pairs", "instructions"]
-"""What each record of the data holds.
+"""The kind of the data's records.
 
 - `text`: a text.
 - `labels`: one or two texts, and their label.
 - `tags`: the words of a text, and the label of each.
-- `scores`: one or two texts, and their score where it is known.
+- `scores`: one or two texts, and their score if it is known.
 - `ratings`: one or two texts, and their score.
 - `pairs`: a source text, and its target text.
 - `instructions`: the turns of a conversation.
@@ -25,33 +25,33 @@ NewHead = Literal["classification", "token_classification", "score"]
 
 
 class FieldsConfig(Settings):
-    """Columns or keys that hold the texts of a record, where they have names that are not known.
+    """Columns or keys that hold the texts of a record, if they do not have one of the usual names.
 
-    One within an object is written with dots: `translation.de`.
+    A key within an object is written with dots: `translation.de`.
     """
 
     source: str | None = None
-    """Of pairs: the text that is read."""
+    """Of pairs: the source text, which the model reads."""
     target: str | None = None
-    """Of pairs: the text that it is to become."""
+    """Of pairs: the target text, which the model is to write."""
     words: str | None = None
     """Of tags: the list of a text's words."""
     tags: str | None = None
     """Of tags: the list of the words' labels, their names or numbers."""
     first: str | None = None
-    """Of scores: the text that is read first, such as a query."""
+    """Of scores: the first text, such as a query."""
     second: str | None = None
-    """Of scores and labels: the one that is read with it, such as a passage; there may be none."""
+    """Of scores and labels: the second text, such as a passage; optional."""
     score: str | None = None
-    """Of scores: the number that is right; there may be none, but in ratings."""
+    """Of scores: the right number; optional, but not for ratings."""
     prompt: str | None = None
-    """Of instructions: what is asked."""
+    """Of instructions: the question or task."""
     response: str | None = None
-    """Of instructions: what is to be answered."""
+    """Of instructions: the expected answer."""
     context: str | None = None
-    """Of instructions: what the prompt is about; it follows the prompt after a blank line."""
+    """Of instructions: further input; it follows the prompt after a blank line."""
     system: str | None = None
-    """Of instructions: what is said before the conversation."""
+    """Of instructions: the system message."""
     messages: str | None = None
     """Of instructions: a list of messages, each with a role and its content."""
 
@@ -60,23 +60,23 @@ class TurnConfig(Settings):
     """The text around a turn of a conversation."""
 
     prefix: str = ""
-    """Before what is said."""
+    """Text before the content."""
     suffix: str = ""
-    """After it. An end-of-text token follows an assistant's turn, where the tokenizer has one and this does
-    not say so."""
+    """Text after it. If the tokenizer has an end-of-text token and this does not contain it, it follows an
+    assistant's turn."""
 
 
 class ChatConfig(Settings):
     """A chat format in plain fields."""
 
     system: TurnConfig = TurnConfig()
-    """Around what is said before the conversation."""
+    """Text around the system message."""
     user: TurnConfig = TurnConfig()
-    """Around what the user says."""
+    """Text around a user's message."""
     assistant: TurnConfig = TurnConfig()
-    """Around what is answered: an answer begins after the prefix."""
+    """Text around an answer, which begins after the prefix."""
     separator: str = ""
-    """Between turns."""
+    """Text between turns."""
 
 
 class DataConfig(Settings):
@@ -92,29 +92,27 @@ class DataConfig(Settings):
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON, Parquet and Arrow files."""
     label_column: str = "label"
-    """The column or key that holds a text's label, its name or number, where the model is a classifier."""
+    """The column or key that holds a text's label (its name or number), for a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of the labels of a new head. An encoder without labels gets such a head; `tune` trains it. The
-    head labels texts. With `records: tags` it labels words. With `records: ratings` it predicts one number,
-    and the one label names it. A classifier keeps its own labels."""
+    """Names of the labels of a new head. An encoder without labels gets this head, and `tune` trains it. The
+    head labels texts; with `records: tags` it labels words; with `records: ratings` it predicts one number,
+    named by the only label. A classifier keeps its own labels."""
     records: RecordKind | None = None
-    """What each record holds. By default the model and the stages decide; with `instructions`, a run without
-    `tune` reads instructions too."""
+    """The kind of the records. By default the model and the stages decide it. With `instructions`, a run
+    without `tune` reads instructions too."""
     source_language: str | None = None
-    """For a model that translates between many languages: the language of the sources, by the code that its
-    tokenizer has for it, such as eng_Latn, en_XX or en."""
+    """For a model that translates between many languages: the language of the sources, as its tokenizer's
+    code, such as eng_Latn, en_XX or en."""
     target_language: str | None = None
-    """The language of the targets, by its code. The graph then begins each text that it writes with this
+    """The language of the targets, as its code. Each text that the graph writes then begins with this
     language's token."""
     chat: ChatConfig | None = None
-    """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
-    it has none."""
+    """The chat format of conversations. Default: the model's own chat template, or ChatML if it has none."""
     fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
-    """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
-    context, system, messages), the lists of tags (words, tags), or what is scored (first, second, score), if
-    their names are not the usual ones."""
+    """Columns or keys of pairs (source, target), instructions (prompt, response, context, system, messages),
+    tags (words, tags), and scores (first, second, score), if their names are not the usual ones."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
-    """Fraction of the documents held out where `eval` names no files."""
+    """Fraction of the documents held out if `eval` names no files."""
 
     @model_validator(mode="after")
     def _languages_come_together(self) -> Self:
@@ -125,7 +123,7 @@ class DataConfig(Settings):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Source and target, where they are named."""
+        """The languages of source and target that are set."""
         return tuple(each for each in (self.source_language, self.target_language) if each is not None)
 
     @property
@@ -145,15 +143,15 @@ class TokenizerConfig(Settings):
 
     recipe_only: ClassVar[str] = "bos_token eos_token pad_token mask_token unk_token"
     kind: Annotated[Literal["byte_bpe", "wordpiece", "unigram", "word"], Option("--tokenizer")] = "byte_bpe"
-    """How a new model's tokenizer splits text: byte-level BPE, WordPiece, Unigram, or whole words."""
+    """Kind of a new model's tokenizer: byte-level BPE, WordPiece, Unigram, or whole words."""
     vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
     """Entries of a new model's vocabulary, special tokens included."""
     min_frequency: PositiveInt = 2
     """Merges (or words, for `word`) seen fewer times are left out. Unigram ignores this."""
     lowercase: Annotated[bool, Option("--lowercase")] = False
-    """Whether a new model reads text in small letters."""
+    """Convert text to lower case."""
     special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()
-    """More special tokens. Every tokenizer gets BOS, EOS and padding tokens without being asked."""
+    """More special tokens. Every tokenizer has BOS, EOS and padding tokens already."""
     bos_token: TokenName | None = None
     """Opens a text. Default: <|bos|>; of WordPiece [CLS]."""
     eos_token: TokenName | None = None
@@ -161,9 +159,9 @@ class TokenizerConfig(Settings):
     pad_token: TokenName | None = None
     """Fills up short texts. Default: <|pad|>; of WordPiece [PAD]."""
     mask_token: TokenName | None = None
-    """Stands for a hidden token, in an encoder's tokenizer. Default: <|mask|>; of WordPiece [MASK]."""
+    """Replaces a masked token, in an encoder's tokenizer. Default: <|mask|>; of WordPiece [MASK]."""
     unk_token: TokenName | None = None
-    """Stands for what has no token. Default: <|unk|>; of WordPiece [UNK]. Byte-level BPE needs none."""
+    """Replaces text that has no token. Default: <|unk|>; of WordPiece [UNK]. Byte-level BPE needs none."""
 
     @model_validator(mode="after")
     def _bytes_must_fit(self) -> Self:
@@ -174,7 +172,7 @@ class TokenizerConfig(Settings):
 
 
 class CalibrationConfig(Settings):
-    """How much training text a stage reads to measure activations."""
+    """Training text on which a stage measures activations."""
 
     windows: PositiveInt = 32
     """Windows of training text."""

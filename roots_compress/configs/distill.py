@@ -15,7 +15,7 @@ STUDENT_PRESETS = ("tiny", "small", "medium")
 
 
 class DistillConfig(StageSettings):
-    """Train a smaller student to match the model it is given."""
+    """Train a smaller student to match the given model."""
 
     checkpoint_option: ClassVar[str | None] = "--teacher"
     example: ClassVar[str] = "roots-compress distill --teacher ckpt --student small"
@@ -24,8 +24,8 @@ class DistillConfig(StageSettings):
     name: StageName = "distill"
     """Label of the row in reports."""
     student: str = "small"
-    """A preset derived from the teacher (`tiny`, `small`, `medium`), a JSON file with a shape as in the
-    config.json of a checkpoint, or a checkpoint."""
+    """A preset derived from the teacher (`tiny`, `small`, `medium`), a JSON file with a shape in the form of
+    a checkpoint's config.json, or a checkpoint."""
     loss: DistillLossConfig = DistillLossConfig()
     """The objective."""
     training: TrainingConfig = TrainingConfig()
@@ -44,7 +44,7 @@ class DistillConfig(StageSettings):
         return placed.model_copy(update={"student": str(folder / self.student)})
 
     def check_paths(self) -> None:
-        """Refuse a student that is neither a preset nor there; see `student_path`."""
+        """Refuse a student that is neither a preset nor an existing path; see `student_path`."""
         student_path(self.student)
 
 

@@ -9,6 +9,6 @@ class ExportConfig(Settings):
     """How a checkpoint becomes an ONNX graph, and how closely the two must agree."""
 
     portable: bool = False
-    """Write standard ONNX operators wherever there are some, instead of ONNX Runtime's faster own."""
+    """Write standard ONNX operators wherever they exist, instead of ONNX Runtime's own, faster ones."""
     tolerance: PositiveFloat = 1e-3
     """Largest difference between the logits of checkpoint and graph, relative to the largest logit."""

@@ -1,4 +1,4 @@
-"""Bounds on a row's figures, and what they compare it with."""
+"""Bounds on a row's figures, and the row that they compare it with."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Score = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 AGAINST = "against"
 COMPARING = ("_ratio", "_change", "_speedup")
-"""Names of gates end so where they compare a row with another."""
+"""Endings of gates that compare a row with another."""
 
 
 class GatesConfig(Settings):
     """Bounds on a row's figures. A run that misses one finishes, and exits with code 3.
 
     `max_NAME` and `min_NAME` bound a figure itself. With `_ratio` or `_change` after it they bound the figure
-    divided by that of another row, or its difference from it. A gate on speed is missed only where its whole
-    interval is beyond the limit, and says so where the limit lies within. A figure that was not measured
+    divided by that of another row, or its difference from it. A gate on speed is missed only if its whole
+    interval is beyond the limit; if the limit lies inside, the line says so. A figure that was not measured
     fails its gate.
     """
 
     against: Annotated[str, Field(min_length=1)] | None = None
-    """What ratios, changes and speedups compare with: `baseline`, which is the default, the name of an
-    earlier stage, or a stored run, as a path with a `/` to its folder or to its `metrics.json`. Of a stored
-    run it is the row of the same name, or, for the recipe's own gates, the last."""
+    """The row that ratios, changes and speedups compare with: `baseline` (the default), the name of an
+    earlier stage, or a stored run, as a path with a `/` to its folder or its `metrics.json`. In a stored run
+    it is the row of the same name; for the recipe's own gates, the last row."""
     max_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity of a causal language model, as a multiple of the baseline's (or of `against`)."""
     max_perplexity: PositiveFloat | None = None
@@ -57,7 +57,7 @@ class GatesConfig(Settings):
     """Largest bits per byte of text."""
     max_response_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity of the answers to held-out instructions, as a multiple of the baseline's (or of
-    `against`): 0.7 asks that it falls by 30 %."""
+    `against`): 0.7 requires a fall by 30 %."""
     max_response_perplexity: PositiveFloat | None = None
     """Largest perplexity of the answers to held-out instructions."""
     max_response_bits_per_byte_ratio: PositiveFloat | None = None
@@ -73,9 +73,9 @@ class GatesConfig(Settings):
     min_cosine: Correlation | None = None
     """Smallest mean cosine of sentence embeddings to those of the run's first model."""
     min_cosine_change: float | None = None
-    """Smallest change of the mean cosine: -0.01 lets it fall by so much."""
+    """Smallest change of the mean cosine: -0.01 lets it fall by 0.01."""
     min_accuracy: Share | None = None
-    """Smallest share of the held-out texts that a classifier gives their label."""
+    """Smallest share of the held-out texts that a classifier labels correctly."""
     min_accuracy_change: float | None = None
     """Smallest change of the accuracy: -0.01 lets it fall by one point of a hundred."""
     min_macro_f1: Share | None = None
@@ -111,11 +111,11 @@ class GatesConfig(Settings):
     min_auc_change: float | None = None
     """Smallest change of the area under the ROC curve."""
     min_word_accuracy: Share | None = None
-    """Smallest share of the held-out words that an encoder gives their label."""
+    """Smallest share of the held-out words that an encoder labels correctly."""
     min_word_accuracy_change: float | None = None
     """Smallest change of the share of words with the right label."""
     min_entity_f1: Share | None = None
-    """Smallest F1 of the entities that an encoder finds whole, such as names of persons and places."""
+    """Smallest F1 of entities, such as names of persons and places; all words of an entity must be found."""
     min_entity_f1_change: float | None = None
     """Smallest change of the F1 of entities."""
     max_target_perplexity_ratio: PositiveFloat | None = None
@@ -124,19 +124,19 @@ class GatesConfig(Settings):
     max_target_perplexity: PositiveFloat | None = None
     """Largest perplexity of an encoder-decoder's targets."""
     min_exact_match: Share | None = None
-    """Smallest share of the held-out pairs whose target an encoder-decoder writes as it is."""
+    """Smallest share of the held-out pairs whose target an encoder-decoder writes exactly."""
     min_exact_match_change: float | None = None
     """Smallest change of the share of exact matches."""
     min_chrf: Score | None = None
-    """Smallest chrF of what an encoder-decoder writes; sacrebleu must be installed."""
+    """Smallest chrF of an encoder-decoder's outputs; sacrebleu must be installed."""
     min_chrf_change: float | None = None
     """Smallest change of chrF."""
     min_bleu: Score | None = None
-    """Smallest BLEU of what an encoder-decoder writes; sacrebleu must be installed."""
+    """Smallest BLEU of an encoder-decoder's outputs; sacrebleu must be installed."""
     min_bleu_change: float | None = None
     """Smallest change of BLEU."""
     min_rouge_l: Share | None = None
-    """Smallest ROUGE-L of what an encoder-decoder writes; rouge-score must be installed."""
+    """Smallest ROUGE-L of an encoder-decoder's outputs; rouge-score must be installed."""
     min_rouge_l_change: float | None = None
     """Smallest change of ROUGE-L."""
     max_bytes: PositiveInt | None = None
@@ -144,10 +144,10 @@ class GatesConfig(Settings):
     min_size_ratio: PositiveFloat | None = None
     """Smallest ratio of the other row's bytes to this one's: 4.0 asks for a quarter of the size."""
     max_peak_rss_bytes: PositiveInt | None = None
-    """Largest peak of memory of a process that runs the graph, in bytes."""
+    """Largest peak memory of a process that runs the graph, in bytes."""
     min_decode_speedup: PositiveFloat | None = None
-    """Smallest ratio of the decode speed to the other row's. Rows of one run are timed in turns; with a
-    stored run each side is the gain over its own baseline."""
+    """Smallest ratio of the decoding speed to the other row's. Rows of one run are timed in turns; against a
+    stored run, each run's gain over its own baseline is compared."""
     min_prefill_speedup: PositiveFloat | None = None
     """Smallest ratio of the speed of reading a prompt to the other row's."""
     min_encode_speedup: PositiveFloat | None = None
@@ -155,14 +155,14 @@ class GatesConfig(Settings):
     min_encode_batch_speedup: PositiveFloat | None = None
     """Smallest ratio of an encoder's speed to the other row's, for a batch of texts."""
     max_decode_ms: PositiveFloat | None = None
-    """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
+    """Most milliseconds to decode a token on this machine, at the longest of the evaluation's contexts."""
     max_prefill_ms: PositiveFloat | None = None
-    """Most milliseconds for a token of a prompt that is read, at the longest of the evaluation's contexts."""
+    """Most milliseconds to read a token of a prompt, at the longest of the evaluation's contexts."""
     max_encode_ms: PositiveFloat | None = None
-    """Most milliseconds for a token of a text that an encoder reads, at the longest of the evaluation's
+    """Most milliseconds for an encoder to read a token of a text, at the longest of the evaluation's
     contexts."""
     max_encode_batch_ms: PositiveFloat | None = None
-    """Most milliseconds for a token of a batch of texts that an encoder reads."""
+    """Most milliseconds for an encoder to read a token of a batch of texts."""
 
     @property
     def limits(self) -> dict[str, float]:
@@ -171,12 +171,12 @@ class GatesConfig(Settings):
 
     @property
     def comparing(self) -> tuple[str, ...]:
-        """The names of those that compare a row with another."""
+        """The names of the gates that compare a row with another."""
         return tuple(name for name in self.limits if name.endswith(COMPARING))
 
     @property
     def stored(self) -> Path | None:
-        """The stored run that the row is compared with; None where that is a row of the same run."""
+        """The stored run that the row is compared with; None if the other row is of the same run."""
         against = self.against or ""
         is_path = len(PurePath(against).parts) > 1 or "/" in against or against.endswith(".json")
         return Path(against) if is_path else None

@@ -1,7 +1,7 @@
 """The options of a command line, made from the fields of the configuration.
 
-Each field is an option: `head_ratio` is `--head-ratio`, unless an `Option` beside its type says otherwise, or
-`recipe_only` of its group names it. Help, type, choices and default are the field's own.
+Each field is an option: `head_ratio` is `--head-ratio`, unless an `Option` in its annotation changes the
+name, or `recipe_only` of its group excludes it. Help, type, choices and default are the field's own.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from roots_compress.errors import Location
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is typed, where that is not `--` and its name.
+    """The option of a field if it is not `--` and its name, written in the field's annotation.
 
-    Written beside the field's type: `Annotated[bool, Option("--per-layer", value=False)]`.
+    An example: `Annotated[bool, Option("--per-layer", value=False)]`.
     """
 
     name: str
     value: Any = None
-    """Of a flag: what it sets the field to. Without it the option takes a value."""
+    """Of a flag: the value that it gives the field. Without it the option takes a value."""
     sets: tuple[str, ...] = ()
-    """Of a field that is a group: the one key in it that the option sets. Without it, all of them with colons
-    between, `512:128`."""
+    """For a group: the one key that the option sets. Without it, the option takes all values, separated by
+    colons: `512:128`."""
     by_name: str | None = None
-    """Of a group whose keys the option sets one by one, `--field prompt=question`: what a value is."""
+    """For a group whose keys the option sets one by one (`--field prompt=question`): the name of a value."""
     help: str | None = None
-    """In place of what is written under the field."""
+    """Help in place of the field's documentation."""
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,41 @@ class FieldOption:
     name: str
     """As typed: `--lr`."""
     key: Location
-    """The way to what it sets."""
+    """The keys that lead to the field."""
     annotation: Any
-    """The type of what it sets."""
+    """The type of the field."""
     default: Any
     description: str
     value: Any = None
-    """Of a flag: what it sets."""
+    """Of a flag: the value that it sets."""
     by_name: str | None = None
-    """Of a group whose keys are set one by one, `prompt=question`: what a value is."""
+    """For a group whose keys are set one by one (`prompt=question`): the name of a value."""
 
     @property
     def type(self) -> Any:
-        """The type of one value that is typed: a plain one, or a group of settings."""
+        """The type of one value: a plain one, or a group of settings."""
         kind = alternatives(self.annotation)[0]
         return alternatives(get_args(kind)[0])[0] if get_origin(kind) is tuple else kind
 
     @property
     def parts(self) -> list[str]:
-        """The keys of a group that is typed as a whole, `512:128`."""
+        """The keys of a group that is given as one value, `512:128`."""
         kind = None if self.by_name else self.type
         return [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, Settings) else []
 
     @property
     def is_list(self) -> bool:
-        """Whether it may be typed again and again."""
+        """Whether it may be given several times."""
         return self.by_name is not None or get_origin(alternatives(self.annotation)[0]) is tuple
 
     @property
     def choices(self) -> list[Any]:
-        """The values it may take, where these are listed."""
+        """The values it may take, if they are listed."""
         return choices_of(self.annotation)
 
     @property
     def help(self) -> str:
-        """What it does, and its default."""
+        """The help text, with the default."""
         words = [*self.description.split(), *(["Repeatable."] if self.is_list else [])]
         if self.value is not None:
             words += ["The default."] if self.value == self.default else []
@@ -132,5 +132,5 @@ def options_of(group: type[Settings], way: Location = (), default: Any = None) -
 
 
 def is_recipe_only(group: type[Settings], name: str) -> bool:
-    """Whether a field is no option."""
+    """Whether a field is not an option."""
     return any(name in vars(each).get("recipe_only", "").split() for each in group.__mro__)

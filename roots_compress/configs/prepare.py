@@ -1,4 +1,4 @@
-"""Settings of `data prepare`: which sources a corpus is made of, what is removed, and how it is written."""
+"""Settings of `data prepare`: the sources of a corpus, the filters, and the output."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class SourceConfig(Settings):
     path: PathSetting
     """A file, or a folder that is searched for data files."""
     name: StageName | None = None
-    """What the datasheet and the column `source` call it. Default: the name of its path."""
+    """Its name in the datasheet and in the column `source`. Default: the name of its path."""
     priority: int = 0
-    """A text in two sources is kept in the one of higher priority; of equals, in the one named first."""
+    """A text in two sources is kept in the one of higher priority; at equal priority, in the first one
+    named."""
     weight: PositiveFloat | None = None
     """Its share in the mixture, by bytes of text and relative to the other weights."""
 
@@ -52,19 +53,19 @@ class LengthConfig(Settings):
 
 
 class SymbolsConfig(Settings):
-    """Bounds on what is no prose in a document (Rae et al. 2021, Gopher, table A1)."""
+    """Bounds on symbols and other non-prose in a document (Rae et al. 2021, Gopher, table A1)."""
 
     recipe_only: ClassVar[str] = "max_bullet_lines max_ellipsis_lines"
     max_symbols: Annotated[float, Field(ge=0.0), Option("--max-symbols")] = 0.1
-    """Most hash signs, or ellipses, a word."""
+    """Most hash signs, or ellipses, per word."""
     max_bullet_lines: Share = 0.9
     """Largest share of lines that begin with a bullet."""
     max_ellipsis_lines: Share = 0.3
     """Largest share of lines that end with an ellipsis."""
     min_alphabetic_words: Share = 0.8
-    """Least share of words that have a letter."""
+    """Smallest share of words that contain a letter."""
     min_stop_words: Count = 0
-    """Least number of the English words the, be, to, of, and, that, have, with. Gopher asks for 2."""
+    """Smallest number of the English words the, be, to, of, and, that, have, with. Gopher requires 2."""
 
 
 class RepetitionConfig(Settings):
@@ -104,31 +105,32 @@ class LanguageConfig(Settings):
     keep: Annotated[tuple[str, ...], Strict(False), Option("--language")] = ()
     """Languages to keep by their ISO 639-1 codes, such as en. Without any, languages are not identified."""
     min_probability: Annotated[Share, Option("--min-language-probability")] = 0.5
-    """Least probability that a document is in one of them."""
+    """Smallest probability that a document is in one of them."""
 
 
 class DuplicatesConfig(Settings):
     """Removal of repeated documents, over all sources. The document that is read first is kept."""
 
     exact: Annotated[bool, Option("--exact-duplicates")] = True
-    """Remove documents whose words are those of another, whatever the space between them."""
+    """Remove documents with the same words as another; the space between words does not count."""
     near: Annotated[bool, Option("--near-duplicates")] = True
-    """Remove documents that share most runs of words with another, by MinHash (Broder 1997)."""
+    """Remove documents that share most n-grams of words with another, by MinHash (Broder 1997)."""
     threshold: Annotated[float, Field(gt=0.0, le=1.0), Option("--near-threshold")] = 0.8
-    """Least share of runs in common (Jaccard similarity, estimated) of near duplicates."""
+    """Smallest Jaccard similarity (share of n-grams in common, estimated) of near duplicates."""
     ngram: Annotated[int, Field(ge=1, le=64), Option("--near-ngram")] = 5
-    """Words in a run."""
+    """Words in an n-gram."""
     hashes: Annotated[int, Field(ge=16, le=1024), Option("--near-hashes")] = 128
-    """MinHash values of a document: the estimate's error falls with their square root."""
+    """MinHash values per document: the estimate's error falls with their square root."""
 
 
 class DecontaminationConfig(Settings):
-    """Removal of documents that hold parts of texts that a model is to be judged on."""
+    """Removal of documents that contain parts of held-out texts."""
 
     held_out: Annotated[PathListSetting, Option("--held-out")] = ()
     """Files and folders of held-out text."""
     ngram: Annotated[int, Field(ge=1, le=64), Option("--held-out-ngram")] = 13
-    """A document with a run of so many words of a held-out text is removed (Brown et al. 2020, GPT-3)."""
+    """A document that shares this many consecutive words with a held-out text is removed (Brown et al. 2020,
+    GPT-3)."""
 
 
 class PrepareConfig(Settings):
@@ -136,7 +138,7 @@ class PrepareConfig(Settings):
 
     recipe_only: ClassVar[str] = "sources"
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1), Strict(False)]
-    """What the corpus is made of."""
+    """The sources of the corpus."""
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON, Parquet and Arrow files."""
     normalise: bool = True
@@ -144,7 +146,7 @@ class PrepareConfig(Settings):
     length: LengthConfig = LengthConfig()
     """Bounds on a document's length."""
     symbols: SymbolsConfig = SymbolsConfig()
-    """Bounds on what is no prose in a document."""
+    """Bounds on symbols and other non-prose in a document."""
     repetition: RepetitionConfig = RepetitionConfig()
     """Bounds on repetition in a document."""
     language: LanguageConfig = LanguageConfig()
@@ -154,16 +156,16 @@ class PrepareConfig(Settings):
     decontamination: DecontaminationConfig = DecontaminationConfig()
     """Removal of held-out text."""
     max_repeats: Annotated[float, Field(ge=1.0, le=100.0)] = 1.0
-    """How often a document of a source may be in the mixture. At 1 none is repeated, and sources of too
-    little weight are cut to a drawn part."""
+    """How often a document of a source may be in the mixture. At 1 none is repeated, and sources with a small
+    weight are sampled."""
     shuffle: bool = True
-    """Write documents in an order drawn from the seed. Otherwise in the order in which they are read."""
+    """Write documents in random order, from the seed; otherwise in the order in which they are read."""
     seed: Count = 0
-    """Decides what is drawn, and the order."""
+    """Seed of the sampling and of the order."""
     format: Literal["parquet", "jsonl"] = "parquet"
     """Parquet with zstd inside, or JSON Lines in .zst. Both have the columns `text` and `source`."""
     shard_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 32)] = 1 << 26
-    """About so many bytes of text in a shard."""
+    """Approximate bytes of text in a shard."""
     processes: Annotated[int, Field(ge=1, le=64)] | None = None
     """Processes that examine documents; the corpus is the same with any number. Default: a process for each
     core, at most 8, and one for sources of less than 16 MB."""
@@ -193,5 +195,5 @@ class PrepareConfig(Settings):
 
 
 def name_of(source: SourceConfig) -> str:
-    """Return what a source is called."""
+    """Return a source's name."""
     return source.name or printable(Path(source.path).name)

@@ -24,7 +24,7 @@ class RecoveryConfig(Settings):
     """Training after the cut: distillation from the unpruned model."""
 
     loss: DistillLossConfig = DistillLossConfig(cross_entropy_weight=0.1, divergence_weight=0.9)
-    """The objective: mostly what the unpruned model predicts, and little of the text."""
+    """The objective: mostly the unpruned model's predictions, with little weight on the text itself."""
     training: TrainingConfig = TrainingConfig(learning_rate=2e-4)
     """The training loop."""
     rank: PositiveInt | None = None
@@ -33,15 +33,15 @@ class RecoveryConfig(Settings):
 
 
 class TargetConfig(Settings):
-    """How small or how fast the model is to get; exactly one of the three."""
+    """The size or speed of the pruned model; set exactly one of the three."""
 
     parameters: Annotated[Fraction | None, Option("--target-parameters")] = None
     """In place of ratios: fraction of the parameters outside the embeddings that may stay."""
     bytes: Annotated[PositiveInt | None, Option("--target-bytes")] = None
     """In place of ratios: bytes that all weights may take in float32."""
     decode_ms: Annotated[PositiveFloat | None, Option("--target-decode-ms")] = None
-    """In place of ratios: milliseconds that decoding a token may take through the float32 graph on this
-    machine, batch 1, at 128 tokens of context, as measured in the stage."""
+    """In place of ratios: the most milliseconds to decode a token with the float32 graph on this machine
+    (batch 1, 128 tokens of context; measured in the stage)."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -52,7 +52,7 @@ class TargetConfig(Settings):
 
 
 class PruneConfig(StageSettings):
-    """Remove whole channels, heads, experts and layers, then refit what follows them."""
+    """Remove whole channels, heads, experts and layers, then refit the projections that read them."""
 
     recipe_only: ClassVar[str] = "multiple_of calibration own_windows"
     example: ClassVar[str] = "roots-compress prune --ratio 0.25"
@@ -61,7 +61,7 @@ class PruneConfig(StageSettings):
     name: StageName = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
-    """Fraction of the MLP channels to remove, those of experts too. The default is 0 if another ratio or a
+    """Fraction of the MLP channels to remove, in experts too. The default is 0 if another ratio or a
     target is given."""
     head_ratio: Ratio = 0.0
     """Fraction of the key/value groups to remove, each with its query heads."""
@@ -74,28 +74,29 @@ class PruneConfig(StageSettings):
     conv_ratio: Ratio = 0.0
     """Fraction of the channels of short convolutions to remove."""
     expert_ratio: Ratio = 0.0
-    """Fraction of the experts of a mixture to remove: those that give least to the tokens routed to them."""
+    """Fraction of the experts of a mixture to remove: those with the smallest outputs for the tokens routed
+    to them."""
     layer_ratio: Ratio = 0.0
-    """Fraction of whole layers to remove: those whose absence changes the predictions least."""
+    """Fraction of whole layers to remove: those whose removal changes the predictions least."""
     residual_ratio: Ratio = 0.0
-    """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
+    """Fraction of the residual stream's channels to remove; the embedding becomes narrower too."""
     target: TargetConfig | None = None
     """In place of ratios: a bound. The shapes with the least measured cost are chosen to keep it."""
     score: Score = "activation"
-    """What a channel is worth. `activation`: weight norm times input norm on calibration text; `obs`: the
-    error that no refit repairs (optimal brain surgeon); `taylor`: first-order effect on the loss;
+    """The score of a channel. `activation`: weight norm times input norm on calibration text; `obs`: the
+    error that remains after a refit (optimal brain surgeon); `taylor`: first-order effect on the loss;
     `magnitude`: weight norm alone."""
     refit: bool = True
     """Refit the projection after each cut by least squares on the calibration text."""
     uniform: Annotated[bool, Option("--per-layer", value=False, help=PER_LAYER)] = True
-    """Keep equal widths in all layers. Otherwise most is cut where the measured cost is least."""
+    """Keep equal widths in all layers. Otherwise more is cut where the measured cost is lower."""
     multiple_of: PositiveInt = 16
     """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """Windows of calibration text that the model writes itself, so that other kinds of text lose less. 0:
-    none."""
+    """Windows of calibration text that the model writes itself, so that quality on other kinds of text falls
+    less. 0: none."""
     recovery: Annotated[
         RecoveryConfig | None, Option("--recover", sets=("training", "steps"), help=RECOVER)
     ] = None
@@ -104,7 +105,7 @@ class PruneConfig(StageSettings):
     @model_validator(mode="before")
     @classmethod
     def _default_ratio_makes_way(cls, given: object) -> object:
-        """What is to be cut is what was said: the default ratio is for those who said nothing of it."""
+        """The default ratio applies only if no other ratio and no target is given."""
         others = {key for key in cls.model_fields if key.endswith("_ratio")} | {"target"}
         if isinstance(given, dict) and any(given.get(key) for key in others):
             return {"ratio": 0.0, **given}

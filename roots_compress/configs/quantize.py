@@ -24,7 +24,7 @@ ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
 
 class WorkloadConfig(Settings):
-    """What the model will be used for: tokens read, and tokens written after them."""
+    """The expected use of the model: tokens read, and tokens written after them."""
 
     read: PositiveInt = 512
     """Tokens of a prompt."""
@@ -61,54 +61,55 @@ class QuantizeConfig(StageSettings):
             help=INTEGER_PRODUCTS,
         ),
     ] = "auto"
-    """int8 only. What projections multiply. `integer`: int8 weights and inputs, which read prompts fastest.
-    `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
-    least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
+    """int8 only. Operands of the products. `integer`: int8 weights and inputs; reads prompts fastest.
+    `float`: int8 weights only; decodes fastest and loses least. `auto`: `integer` if `workload` takes at
+    least 5% less time with it on `serve_on` (timed for some seconds), otherwise `float`."""
     serve_on: ServeOn = "auto"
-    """int8 and int4 only. The kind of processor that will serve the model. `auto` is this machine, with the
-    run's threads. For another kind, stored measurements decide the products, and the cache is of floats."""
+    """int8 and int4 only. The kind of processor that will run the model. `auto` is this machine, with the
+    run's threads. For another kind, stored measurements decide the products, and the cache stays in floating
+    point."""
     workload: Annotated[WorkloadConfig, Option("--workload")] = WorkloadConfig()
-    """int8 and int4 only. Tokens read and written, for which the faster products and cache are taken."""
+    """int8 and int4 only. Tokens read and written, for which `auto` chooses the faster products and cache."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
-    """int8 with products `auto` or `integer`: how much quantized inputs may add to the loss, in nats a
-    prediction (a text of classifiers and embeddings, a token of others). The costliest inputs stay in
-    floating point, with slower prompts, until the others keep this bound. null: every input is quantized."""
+    """int8 with products `auto` or `integer`: the most that quantized inputs may add to the loss, in nats a
+    prediction (a text for classifiers and embeddings, a token for others). The costliest inputs stay in
+    floating point until the others keep this bound, which makes prompts slower. null: every input is
+    quantized."""
     group_size: GroupSetting = "auto"
     """Weights that share a scale, in weight-only int8 and int4 matrices. Smaller groups take more bytes and
-    time. `auto`: 64, and 128 for an 8-bit matrix where that takes no more bytes."""
+    time. `auto`: 64, or 128 for an 8-bit matrix if that takes no more bytes."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
-    """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
+    """int4 only: the fraction of the layers' weights that stay in 8 bits, chosen where 4 bits would cost
+    most."""
     max_bytes: PositiveInt | None = None
-    """int4 only: the most bytes that the stored weights may take. As many layers keep 8 bits as fit, whatever
-    `eight_bit_fraction` says."""
+    """int4 only: the most bytes that the stored weights may take. As many layers as fit stay in 8 bits;
+    `eight_bit_fraction` is ignored."""
     max_loss: Annotated[float, Field(ge=0.0)] | None = None
-    """int4 only: how much 4 bits may be expected to add to the loss, in nats a prediction (0.05 is 5% of
-    perplexity). The costliest layers keep 8 bits until the others keep this bound, whatever
-    `eight_bit_fraction` says. The estimate is that of rounding to nearest; `compensate` takes part of it
-    back."""
+    """int4 only: the most that 4 bits may be expected to add to the loss, in nats a prediction (0.05 is 5% of
+    perplexity). The costliest layers stay in 8 bits until the others keep this bound; `eight_bit_fraction` is
+    ignored. The estimate is for rounding to nearest; `compensate` reduces the real loss."""
     fold: bool = True
-    """Move outlier channels from activations into weights where that is exact."""
+    """Move outliers from activations into weights where that changes no output (smoothing)."""
     compensate: bool = True
-    """Correct weights that are not yet rounded for the error of those that are (GPTQ)."""
+    """Let the weights still to be rounded compensate the error of those already rounded (GPTQ)."""
     cache: Annotated[
         Literal["auto", "float", "int8"],
         Option("--int8-cache", value="int8", help=INT8_CACHE),
         Option("--float-cache", value="float", help=FLOAT_CACHE),
     ] = "auto"
-    """int8 and int4 only. How a graph caches keys and values. `int8`: in 8 bits, so that long contexts decode
-    faster. `auto`: in 8 bits where a `workload` of 1,024 tokens or more takes at least 5% less time with them
-    on this machine, which is timed, and where they add at most 0.005 nats a token to the loss; as floats
-    otherwise."""
+    """int8 and int4 only. The format of the graph's key/value cache. `int8`: 8 bits, which decodes faster
+    after long contexts. `auto`: 8 bits if a `workload` of 1,024 tokens or more then takes at least 5% less
+    time on this machine (it is timed) and the loss grows by at most 0.005 nats a token; otherwise floats."""
     calibration: CalibrationConfig = CalibrationConfig()
-    """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
+    """Text on which errors are measured. fp16 reads one window of it, to find the largest activations."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """int8 and int4 only. Windows of calibration text that the model writes itself, so that other kinds of
-    text lose less. 0: none."""
+    """int8 and int4 only. Windows of calibration text that the model writes itself, so that quality on other
+    kinds of text falls less. 0: none."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_older_recipes(cls, given: object) -> object:
-        """Read `activations`, as recipes had it before `products`, for what it asked for."""
+        """Translate `activations`, the former name of `products`."""
         if not isinstance(given, Mapping) or "activations" not in given:
             return given
         settings = dict(given)
@@ -120,7 +121,7 @@ class QuantizeConfig(StageSettings):
             fault = f"is products and activation_loss now; as before it may be {', '.join(ACTIVATIONS)}"
             raise faults_at([(("activations",), fault)])
         if former == "auto" and settings.get("scheme", "int8") != "int8":
-            # The defaults of then, as a run's resolved recipe holds them.
+            # The defaults of that time, as a run's resolved recipe holds them.
             if settings["scheme"] == "fp16" and settings.get("group_size") == FORMER_GROUP_SIZE:
                 del settings["group_size"]
             return settings
@@ -139,27 +140,27 @@ class QuantizeConfig(StageSettings):
         return self
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
-        """Refuse a cache in int8, which ONNX Runtime's own operator alone reads, in a portable graph."""
+        """Refuse an int8 cache in a portable graph: only ONNX Runtime's own operator reads it."""
         if portable and self.cache == "int8":
             setting = recipe_key("export", "portable")
             text = Text("'int8' has no portable form; set ", setting, " to false, or this to float")
             yield ("cache",), text
 
     def settled(self, chosen: Mapping[str, object]) -> Self:
-        """Return these settings with what was chosen, and without what only the choice depended on."""
+        """Return these settings with the choices made, and without the settings for choosing."""
         found = self.model_copy(update={key: chosen[key] for key in ("products", "cache") if key in chosen})
         unused = [key for key in USED_WITH if found._unused(key)]
         return found.model_copy(update={key: type(self).model_fields[key].default for key in unused})
 
     def _unused(self, key: str) -> str | None:
-        """Say why a setting would have no effect; None where it has one, or was left at its default."""
+        """Say why a setting would have no effect; None if it has one, or was left at its default."""
         if getattr(self, key) == type(self).model_fields[key].default:
             return None
         faults = [self._unfit(others) for others in USED_WITH[key]]
         return None if None in faults else faults[-1]
 
     def _unfit(self, others: Mapping[str, tuple[str, ...]]) -> str | None:
-        """Say which of other settings has none of the values that it must have; None where each has one."""
+        """Say which of the other settings has none of its required values; None if each has one."""
         for other, values in others.items():
             if (found := getattr(self, other)) not in values:
                 first, *more = (Key(other, value=value) for value in values)
@@ -177,7 +178,7 @@ ACTIVATIONS: dict[str, dict[str, object]] = {
     "always": {"products": "integer", "activation_loss": None},
     "never": {"products": "float"},
 }
-"""What each value of the former key `activations` asked for."""
+"""The settings that each value of the former key `activations` stands for."""
 Values = dict[str, tuple[str, ...]]
 INT8: Values = {"scheme": ("int8",)}
 INT4: Values = {"scheme": ("int4",)}
@@ -200,5 +201,5 @@ USED_WITH: dict[str, tuple[Values, ...]] = {
     "cache": ({"cache": ("float",)}, WEIGHTS_IN_INTEGERS),
     "own_windows": (WEIGHTS_IN_INTEGERS,),
 }
-"""For a setting, the values of others that it has an effect with; any of several sets of them. Beside other
-values it may not be given."""
+"""For a setting, the sets of other settings' values with which it has an effect. It is refused with any
+others."""

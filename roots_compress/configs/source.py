@@ -1,6 +1,6 @@
-"""What the source of the settings says, read without importing it.
+"""Reads the documentation of settings from their source, without importing it.
 
-Importing it, and pydantic, would make the help that lists the verbs half as long again.
+Importing it, and pydantic, would make the list of verbs take half as long again.
 """
 
 from __future__ import annotations

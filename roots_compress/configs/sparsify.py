@@ -23,15 +23,16 @@ class AdaptationConfig(Settings):
     loss: DistillLossConfig = DistillLossConfig(cross_entropy_weight=0.1, divergence_weight=0.9)
     """The objective."""
     training: TrainingConfig = TrainingConfig(steps=100, batch_size=1, block_size=2048, learning_rate=1e-4)
-    """The training loop. Its windows must be longer than the blocks that a query attends to, or there is
-    nothing to adapt to."""
+    """The training loop. Its windows must be longer than the blocks that a query attends to, otherwise
+    nothing changes."""
 
 
 class SparsifyConfig(StageSettings):
-    """Let each query attend to its best blocks of keys only, so that long texts are read and decoded faster.
+    """Let each query attend only to its best blocks of keys, so that long texts are read and decoded faster.
 
-    Each layer gets the fewest blocks at which perplexity on long text keeps to a bound, or all layers as many
-    as `blocks` says. Layers that need every block stay dense, and so do layers with a sliding window.
+    The stage chooses the fewest blocks for each layer that keep a bound on perplexity over long text;
+    `blocks` sets the number for all layers instead. Layers that need every block stay dense, and so do layers
+    with a sliding window.
     """
 
     recipe_only: ClassVar[str] = "fewest calibration"
@@ -60,8 +61,8 @@ class SparsifyConfig(StageSettings):
     """Optional training after the choice."""
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
-        """Refuse a bound that has nothing to choose."""
-        # Not whether it was given: a run's own recipe holds every default, and goes on.
+        """Refuse a bound if there is nothing to choose."""
+        # Whether it was given does not matter: a run's own recipe holds every default, and must stay valid.
         bound = type(self).model_fields["max_perplexity_ratio"].default
         if self.blocks is not None and self.max_perplexity_ratio != bound:
             yield ("blocks",), "leaves nothing for max_perplexity_ratio to choose: set only one of them"

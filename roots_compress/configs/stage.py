@@ -14,18 +14,18 @@ RESULT_FREE = frozenset({"name", "gates"})
 
 
 class StageSettings(Settings):
-    """Settings of a stage. Its first lines of documentation are those of its verb."""
+    """Settings of a stage. The first lines of its documentation are its verb's help."""
 
     example: ClassVar[str]
     """A command with its verb, for the verb's help."""
     checkpoint_option: ClassVar[str | None] = None
-    """How the verb is told the checkpoint that it starts from, where that is not its argument."""
+    """The verb's option for its starting checkpoint, if that is not its argument."""
     makes_model: ClassVar[bool] = False
-    """Whether it can start from nothing."""
+    """Whether it can start without a model."""
     tunes: ClassVar[bool] = False
-    """Whether it tunes a model to give what the records of its task say is right."""
+    """Whether it tunes a model on the answers in its task's records."""
     quantizes: ClassVar[bool] = False
-    """Whether it leaves quantized weights, which no stage can change."""
+    """Whether its result has quantized weights, which no later stage can change."""
     recipe_only: ClassVar[str] = "kind name gates"
     kind: str
     """Names the stage."""
@@ -36,12 +36,12 @@ class StageSettings(Settings):
 
     @property
     def new_context(self) -> int | None:
-        """The longest context of the model that the stage makes from nothing; None where it makes none."""
+        """The longest context of the model that the stage makes from nothing; None if it makes none."""
         return None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """The settings that are paths of checkpoints, which are known by what they hold."""
+        """The settings that are paths of checkpoints; their content, not the path, enters the stage's key."""
         return ()
 
     @property
@@ -50,17 +50,17 @@ class StageSettings(Settings):
         return True
 
     def check_paths(self) -> None:
-        """Refuse files that must be there and are not; none is opened.
+        """Refuse files that are missing; none is opened.
 
         Raises:
             InputError: one is missing.
         """
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
-        """Yield which settings a recipe cannot have, each by its key and why.
+        """Yield the settings that are refused in a recipe, each by its key with the reason.
 
         Args:
             makes_model: whether the stage begins the recipe and makes its model.
-            portable: whether graphs are to have standard operators only.
+            portable: whether graphs use standard operators only.
         """
         yield from ()

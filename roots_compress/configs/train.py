@@ -55,14 +55,14 @@ class ArchitectureConfig(Settings):
     norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
     """Normalisation before attention and MLP."""
     position: Literal["rotary", "learned", "relative"] = "rotary"
-    """How positions enter. `relative`: each head adds to its scores by the distance, as in T5; with
-    `encoder_layers` only."""
+    """Kind of positions. `relative`: each head adds a bias by distance to its scores, as in T5; only with
+    `encoder_layers`."""
     rope_theta: PositiveFloat = 10000.0
     """Base of the rotary frequencies."""
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     """Nonlinearity of the MLP."""
     gated_mlp: bool = True
-    """Whether the MLP multiplies an activated gate with the up projection."""
+    """Whether the MLP has a gate, which multiplies the up projection."""
     attention_bias: bool = False
     """Biases on the query, key and value projections."""
     qk_norm: bool = False
@@ -105,13 +105,14 @@ class ObjectiveConfig(Settings):
     nsp: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of next-sentence prediction: whether one part of a text follows another. Half do."""
     rtd: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of replaced-token detection: which tokens a small generator, trained along, has replaced."""
+    """Weight of replaced-token detection: which tokens a small generator, trained at the same time, has
+    replaced."""
     generator: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """Width of the generator, as a share of the model's."""
 
     @property
     def whole_micro_batches(self) -> bool:
-        """Whether a loss reads whole micro-batches, which processes then cannot divide."""
+        """Whether a loss needs whole micro-batches, so that processes cannot divide them."""
         return self.nsp > 0 or self.rtd > 0
 
 
@@ -120,14 +121,14 @@ DECODER_KEYS = (
     "num_key_value_heads", "head_dim", "norm", "position", "rope_theta", "activation", "gated_mlp",
     "attention_bias", "qk_norm", "tie_word_embeddings", "attention",
 )  # fmt: skip
-"""What an encoder does not follow: it has BERT's shape."""
+"""Settings that do not apply to an encoder: it has BERT's shape."""
 
 
 class TrainConfig(StageSettings):
     """Train a new model, or a checkpoint further, by cross-entropy on text or labels.
 
     As the first stage of a recipe without `model` it makes a new model and tokenizer, which become the
-    run's baseline; later, or with a `model`, it goes on training the model it is given.
+    run's baseline; later, or with a `model`, it trains the given model further.
     """
 
     makes_model: ClassVar[bool] = True
@@ -142,7 +143,7 @@ class TrainConfig(StageSettings):
     """Tokenizer of a model made from scratch."""
     objective: ObjectiveConfig | None = None
     """The losses that pre-train an encoder. Without it, the loss is that of the model's task: next tokens,
-    hidden tokens or labels. A new model is an encoder with it, and a decoder without it."""
+    masked tokens or labels. A new model is an encoder with it, and a decoder without it."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
     text: Literal["run", "builtin"] = "run"
@@ -160,7 +161,7 @@ class TrainConfig(StageSettings):
         return self.objective is None
 
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
-        """Refuse settings that only a new model takes where there is a model already."""
+        """Refuse settings of a new model if there is a model already."""
         for key in () if makes_model else ("architecture", "tokenizer"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 because = "because this stage goes on training a model that exists already"

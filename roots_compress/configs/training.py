@@ -28,7 +28,7 @@ class TrainingConfig(Settings):
         "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm precision "
         "checkpoint_every strategy tensor_parallel_teacher activation_checkpointing"
     )
-    # How the work is done, and not what comes of it: a training goes on with others.
+    # These do not change the result: a training can go on with other values.
     unkeyed: ClassVar[frozenset[str]] = frozenset(
         {"processes", "strategy", "tensor_parallel_teacher", "activation_checkpointing", "checkpoint_every"}
     )
@@ -39,7 +39,7 @@ class TrainingConfig(Settings):
     accumulation: PositiveInt = 1
     """Micro-batches whose gradients are averaged before each optimizer step."""
     block_size: Annotated[BlockSize, Option("--train-block-size")] = 256
-    """Tokens in each training window. The default is lowered to a shorter context of the model."""
+    """Tokens in each training window. If the model's context is shorter, the default is lowered to it."""
     learning_rate: Annotated[PositiveFloat, Option("--lr")] = 1e-3
     """Peak learning rate, after the warm-up."""
     final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
@@ -57,11 +57,11 @@ class TrainingConfig(Settings):
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints of the training state."""
     processes: PositiveInt | None = None
-    """Processes that train together, each with its part of every step's windows. Default: those that torchrun
+    """Processes that train together and share the windows of every step. Default: those that torchrun
     started, or one."""
     strategy: Strategy = "ddp"
-    """What each of several processes holds. `ddp`: all weights; `fsdp`: a part of weights, gradients,
-    optimizer state and teacher."""
+    """Distribution over several processes; each holds, with `ddp`: all weights; `fsdp`: a part of weights,
+    gradients, optimizer state and teacher."""
     tensor_parallel_teacher: bool = False
     """Let several processes of a machine each hold a part of every matrix of a teacher's layers, and run it
     together: its weights are never gathered."""
@@ -76,7 +76,7 @@ class TrainingConfig(Settings):
         return self.model_copy(update={"block_size": context})
 
     def sharing_fault(self, processes: int) -> str:
-        """Return why so many processes cannot share a step evenly, and what could."""
+        """Return why this number of processes cannot share a step evenly, and a number that can."""
         windows = self.batch_size * self.accumulation
         fitting = [
             n
@@ -103,7 +103,7 @@ class TrainingConfig(Settings):
 
 
 def parts_of_micro_batch(processes: int, batch_size: int, accumulation: int) -> int | None:
-    """Return into how many parts processes must cut each micro-batch to share a step; None: unevenly only."""
+    """Return into how many equal parts each micro-batch must be cut; None if that is impossible."""
     parts = processes // gcd(processes, accumulation)
     return None if batch_size % parts else parts
 
@@ -112,14 +112,14 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
 class DistillLossConfig(Settings):
-    """Cross-entropy with the text, plus distances of the student from its teacher."""
+    """Cross-entropy on the text, plus distances of the student from its teacher."""
 
     recipe_only: ClassVar[str] = "projection"
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
-    """Weight of the cross-entropy with what the text says: the next token, a hidden one, or a label. Of
-    ratings, weight of the loss from their numbers. Embeddings, and scores of other records, have none."""
+    """Weight of the cross-entropy with the text: the next token, a masked token, or a label. For ratings,
+    weight of the loss from their numbers. Embeddings, and scores of other records, have no such loss."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
-    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared; of
+    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared; for
     embeddings, of 1 less the cosine to the teacher's."""
     divergence: Divergence = "forward_kl"
     """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
@@ -128,37 +128,37 @@ class DistillLossConfig(Settings):
     """Temperature of both distributions in the divergence."""
     top_k: PositiveInt | None = None
     """Compare the teacher's k most probable tokens, and all others as one. The teacher then reads the text
-    once, before training, and its answers are cached on disk. Without it, the whole vocabulary is compared
-    and the teacher runs at every step."""
+    once, before training, and its probabilities are cached on disk. Without it, the whole vocabulary is
+    compared and the teacher runs at every step."""
     cache: PathSetting | None = None
-    """Folder in which cached teachers are kept for other stages and runs, with `top_k`. Without it a cache
-    goes when its stage is done."""
+    """Folder in which cached teachers are kept for other stages and runs, with `top_k`. Without it a cache is
+    deleted when its stage is done."""
     hidden_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the squared error between matched hidden states, relative to the teacher's variance."""
     projection: Literal["learned", "least_squares"] = "learned"
-    """How hidden states of another width are mapped to the teacher's: by a linear map that is trained along,
-    or by one that is fitted once to the untrained student."""
+    """Linear map from the student's hidden states to the teacher's width: trained with the student
+    (`learned`), or fitted once to the untrained student (`least_squares`)."""
     relation_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the divergence between the attention relations (queries, keys, values) of the last layers."""
     on_policy_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Fraction of the batches whose second half the student writes itself, for the teacher to correct; of
-    conversations it writes an answer to one of a window's prompts."""
+    """Fraction of the batches in which the student writes the second half of each window and the teacher
+    corrects it; with conversations it answers one prompt of each window."""
     teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Fraction of the training windows that the teacher writes before training, where text is scarce; of
-    pairs, the fraction whose targets it writes."""
+    """Fraction of the training windows that the teacher writes before training, useful if text is scarce;
+    with pairs, the fraction whose targets it writes."""
 
     @property
     def whole_micro_batches(self) -> bool:
-        """Whether micro-batches are written by the student, which processes then cannot divide."""
+        """Whether the student writes whole micro-batches, so that processes cannot divide them."""
         return self.on_policy_ratio > 0
 
     @property
     def needs_running_teacher(self) -> bool:
-        """Whether something is asked for that a cache of distributions does not hold."""
+        """Whether the loss needs more than a cache of distributions holds."""
         return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
 
     def require_vocabulary(self, size: int, *, labels: bool = False) -> None:
-        """Refuse to ask a teacher for more tokens, or labels, than it knows.
+        """Refuse a `top_k` above the teacher's number of tokens or labels.
 
         Raises:
             InputError: `top_k` exceeds their number.
@@ -172,13 +172,13 @@ class DistillLossConfig(Settings):
             )
 
     def require_written_text(self, *, targets: bool) -> None:
-        """Refuse text that student or teacher are to write themselves, for models that do not write it.
+        """Refuse text written by student or teacher, for models that cannot write it.
 
         Args:
-            targets: whether the models write targets of sources, which a teacher can be asked for.
+            targets: whether the models write targets of sources, as a teacher can.
 
         Raises:
-            InputError: some is asked for.
+            InputError: a setting needs such text.
         """
         does = "writes whole targets only" if targets else "reads whole texts and writes none"
         for key, who in (("on_policy_ratio", "student"), ("teacher_text_ratio", "teacher")):
@@ -190,10 +190,10 @@ class DistillLossConfig(Settings):
                 )
 
     def require_teacher(self) -> None:
-        """Refuse what vectors do not have: probabilities to cache, and text that says what is right.
+        """Refuse losses that vectors do not have: cached probabilities, and cross-entropy with the text.
 
         Raises:
-            InputError: the teacher's probabilities are asked for, or nothing of the teacher.
+            InputError: the loss needs the teacher's probabilities, or nothing from the teacher.
         """
         if self.top_k is not None:
             raise InputError(

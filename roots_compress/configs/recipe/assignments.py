@@ -1,4 +1,4 @@
-"""What was typed on a command line to set keys: by options of their own, or by `--set KEY=VALUE`."""
+"""Keys that a command line sets, by their own options or by `--set KEY=VALUE`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Assignment:
     option: str
     """As typed: `--ratio`, or `--set ratio`."""
     key: Location
-    """The way to it, from the stage or the recipe."""
+    """The keys that lead to it, from the stage or the recipe."""
     value: Any
-    """As a recipe holds it."""
+    """The value, as a recipe holds it."""
 
 
 def read_assignment(text: str) -> Assignment:
     """Read `KEY=VALUE`: a key of a stage (docs/reference/recipes.md), dots between groups, and its value.
 
     Raises:
-        InputError: it is of another form. Whether there is such a key, the schema says.
+        InputError: it has another form. The schema checks later whether the key exists.
     """
     key, equals, value = text.partition("=")
     if not equals or len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key):
@@ -44,7 +44,7 @@ def read_assignment(text: str) -> Assignment:
     option = f"{OPTION} {key}"
     if key == "kind":
         raise InputError("the verb decides the kind of the stage", where=option, remedy="Leave it out.")
-    from roots_compress.configs.recipe.yaml import parse_yaml  # Not before it is needed: help would wait.
+    from roots_compress.configs.recipe.yaml import parse_yaml  # Late, so that help does not wait for it.
 
     try:
         return Assignment(option, tuple(key.split(".")), parse_yaml(value, Path(key)).value)
@@ -54,10 +54,10 @@ def read_assignment(text: str) -> Assignment:
 
 
 def settings_of(assignments: Iterable[Assignment]) -> dict[str, Any]:
-    """Return what was assigned, in groups of keys as a recipe has them.
+    """Return the assigned values, in groups of keys as in a recipe.
 
     Raises:
-        InputError: a key is set twice, or a value is set in what is no group.
+        InputError: a key is set twice, or a key is set inside something that is not a group.
     """
     settings: dict[str, Any] = {}
     earlier: list[Assignment] = []

@@ -18,10 +18,10 @@ def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
     """Return the settings of a corpus. Relative paths in a file start from its folder.
 
     Args:
-        given: those of the command line, which may not be in the file as well.
+        given: settings of the command line; none of them may also be in the file.
 
     Raises:
-        InputError: they are none, or a path that they name is not there.
+        InputError: there are none, or a path that they name does not exist.
     """
     document = None if recipe is None else read_yaml(recipe)
     if document is None:

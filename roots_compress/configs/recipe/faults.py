@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in plain words: pydantic's errors, each at the key it is about."""
+"""The faults of a recipe in plain words: pydantic's errors, each at its key."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def faults_of(
     """Yield place and description of each fault in values that were read as settings `top`."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
-            continue  # There are enough, and what is wrong with them is among the other faults.
+            continue  # There are enough items; their own faults are reported elsewhere.
         location = detail["loc"]
         if top is Recipe and detail["type"] != "recipe":
             location = _without_kind(location)
@@ -66,7 +66,7 @@ def _without_kind(loc: Location) -> Location:
 
 
 def _length_to_stage(location: Location) -> int:
-    """Return how many parts of a location lead to a stage; 0 where it is in none."""
+    """Return how many parts of a location lead to a stage; 0 if it is in none."""
     if location[:1] == ("stages",):
         return 2
     return 3 if location[:2] == ("search", "choices") else 0
@@ -123,7 +123,7 @@ def _shown(value: object) -> str:
 
 
 def _nearest_key(location: Location, values: Mapping[str, Any], top: type[Settings]) -> str:
-    """Return where an unknown key may have been meant to stand."""
+    """Return where an unknown key may belong."""
     key = str(location[-1])
     group = _group_at(location[:-1], values, top)
     deeper = _deeper(key, group)

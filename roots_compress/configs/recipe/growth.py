@@ -1,6 +1,6 @@
-"""How the stage verbs make a recipe: each verb adds a stage to the recipe that its run's folder holds.
+"""How the stage verbs make a recipe: each verb adds a stage to the recipe in its run's folder.
 
-A chain of verbs is thereby a recipe that grows, and runs, resumes and is reported like any other.
+So a chain of verbs is a growing recipe, which runs, resumes and is reported like any other.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def grow(
     fresh: bool,
     settings: Mapping[str, Any],
 ) -> Recipe:
-    """Return the recipe that a stage verb asks for.
+    """Return the recipe that a stage verb runs.
 
     Without a run in the folder, the stage begins one, from `source` (or from nothing, for `train`). Otherwise
-    it is appended to the run's recipe; a stage that was asked for before and not finished gives way to it.
-    The verb that a run was interrupted in, typed again, goes on with it.
+    it is appended to the run's recipe, in place of an earlier stage that was not finished. If a verb was
+    interrupted, the same verb goes on with its stage.
 
     Args:
         stage: the stage's settings as given, with its `kind`.
@@ -43,8 +43,8 @@ def grow(
         settings: the settings of the whole run that were given, in a recipe's form.
 
     Raises:
-        InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
-            run that was begun otherwise.
+        InputError: there is nothing to start from, a setting is out of bounds, or the folder holds something
+            else or a run with other settings.
     """
     if source is not None:
         refuse_missing(source, recipe_key("model"))
@@ -65,10 +65,10 @@ def grow(
     wanted = _parse_here(alone).stages[0]
     if source is not None and not _is_newest(source, folder):
         if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
-            # The verb that began the run, typed again: go on with it, or show what it made.
+            # The verb that began the run, given again: go on with it, or show its result.
             begun = recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
             return _renamed(begun, 0, stage)
-        # Where its first stage did not come about, that verb may be typed again with other options.
+        # If its first stage was not finished, that verb may be given again with other options.
         if finished or not _began_with(source, recipe):
             raise InputError(
                 f"the folder is in use by a run that began with {recipe.model or 'a model it trained'}",
@@ -101,7 +101,7 @@ def read_resolved(folder: Path) -> Recipe | None:
         InputError: the file cannot be read, or is no recipe.
     """
     try:
-        # Not `parse_json_object`: the recipe may name files whose names are no text.
+        # Not `parse_json_object`: the recipe may name files whose names are not valid text.
         settings = json.loads(read_regular(folder / RESOLVED_NAME, _MAX_BYTES))
         if not isinstance(settings, dict):
             raise InputError(f"holds a JSON {type(settings).__name__}, where settings were expected")
@@ -132,14 +132,14 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
 
 
 def _cause(error: Exception) -> str:
-    """Return what is wrong, without file and remedy; plain text, as its keys were not typed."""
+    """Return the message without file and remedy: the user did not type these keys."""
     if isinstance(error, InputError):
         return f"{error.where}: {error.message}" if error.where else error.message
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _is_reported(folder: Path) -> bool:
-    """Whether the run's figures are those of all its finished stages: writing them down comes last."""
+    """Whether the run's figures cover all its finished stages: they are written last."""
     try:
         figures = read_metrics(folder)
     except InputError:
@@ -148,7 +148,7 @@ def _is_reported(folder: Path) -> bool:
 
 
 def _is_newest(source: Path, folder: Path) -> bool:
-    """Whether the named checkpoint is the one the run would take anyway."""
+    """Whether the named checkpoint is the one that the run would use anyway."""
     newest = read_stages(folder)[0][-1:]
     return any(real_path(source) == real_path(stage.checkpoint) for stage in newest)
 
@@ -158,7 +158,7 @@ def _began_with(source: Path, recipe: Recipe) -> bool:
 
 
 def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: Path) -> None:
-    """All rows of a run are measured alike, so what was said of the run at its start holds for each verb."""
+    """All rows of a run are measured alike, so the settings at its start hold for each verb."""
     document = resolved(recipe)
     for key, value in settings.items():
         current = document[key]
@@ -175,7 +175,7 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
 
 
 def _says(held: Any, wanted: Any) -> bool:
-    """Whether a setting is what is wanted; of a group, what is wanted of it."""
+    """Whether a setting has the wanted value; for a group, whether all wanted keys have theirs."""
     if isinstance(held, Mapping) and isinstance(wanted, Mapping):
         return all(key in held and _says(held[key], value) for key, value in wanted.items())
     return bool(held == wanted)
@@ -193,7 +193,7 @@ def _refuse_after_quantized(kept: Sequence[StageConfig], stage: Mapping[str, Any
 
 
 def _command(verb: str, source: str | Path) -> str:
-    """Return the command line on which a stage verb is given a checkpoint."""
+    """Return a stage verb's command line with a checkpoint."""
     words = verb, STAGES[verb].checkpoint_option, quote(str(source))
     return " ".join(["roots-compress", *(word for word in words if word)])
 
@@ -203,7 +203,7 @@ def _unnamed(stage: StageConfig) -> dict[str, Any]:
 
 
 def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
-    """Return the kind, numbered from 2 on where the run has such a stage already."""
+    """Return the kind, numbered from 2 on if the run has such a stage already."""
     taken = {BASELINE_NAME, *(stage.name for stage in kept)}
     number = 1
     while (name := kind if number == 1 else f"{kind}-{number}") in taken:
@@ -212,13 +212,13 @@ def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
 
 
 def _name_of(folder: Path) -> str:
-    """Return a run's name made from its folder's."""
+    """Return a run's name, made from its folder's name."""
     cleaned = "".join(char if char.isalnum() and char.isascii() else "-" for char in real_path(folder).name)
     return cleaned.strip("-")[:64] or "run"
 
 
 def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with the label and the gates that a stage was given this time, if it was."""
+    """Return the recipe with the label and the gates that a stage was given this time, if any."""
     given = {key: stage[key] for key in RESULT_FREE if key in stage}
     if not given:
         return recipe

@@ -14,7 +14,7 @@ def recipe_schema() -> dict[str, Any]:
     """Return the JSON schema of recipes: keys, types and bounds; not the rules between keys."""
     schema = Recipe.model_json_schema()
     for group in schema["$defs"].values():
-        # A stage is told by its `kind`, which has a default as a field, and must be given all the same.
+        # `kind` identifies a stage, so it is required although the field has a default.
         if kinds := [key for key, field in group["properties"].items() if key == "kind" and "const" in field]:
             group["required"] = sorted({*group.get("required", []), *kinds})
     return {"$schema": DIALECT, **schema, "title": "A recipe of roots-compress"}

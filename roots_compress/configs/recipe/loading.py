@@ -24,10 +24,10 @@ _MOST_FAULTS = 10
 
 
 def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
-    """Return the recipe that a file holds. Whether the files it names exist is for `check_paths` to say.
+    """Return the recipe that a file holds. `check_paths` checks whether the files it names exist.
 
-    Relative paths in it start from its folder, and `model`, which takes the place of the recipe's own, from
-    the current one.
+    Relative paths in it start from its folder; `model` replaces the recipe's own and starts from the current
+    folder.
 
     Raises:
         InputError: it is no recipe. All faults are listed, each with its line.
@@ -53,7 +53,7 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
 
     Args:
         values: keys and values as YAML or JSON holds them.
-        document: where they were read from, to be named in messages; without it they hold keys.
+        document: the file that they were read from, for messages; without it messages name keys only.
 
     Raises:
         InputError: the values are no recipe.
@@ -86,14 +86,14 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = None) -> None:
-    """Check that what the recipe names on disk is there. Nothing is opened.
+    """Check that the files and folders of the recipe exist. Nothing is opened.
 
     Args:
-        in_file: whether it was read from a file, from whose folder its paths start.
+        in_file: whether it was read from a file, so that its paths start from that file's folder.
         model: the model that was named on the command line in place of the recipe's own.
 
     Raises:
-        InputError: a model, a text, a student or what gates compare with is missing.
+        InputError: a model, a text, a student or a run that gates compare with is missing.
     """
     advice = "Relative paths in a recipe start from its own folder. " if in_file else ""
     if recipe.model is not None:
@@ -110,7 +110,7 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
 
 
 def refuse_missing(path: Path, where: str, advice: str = "") -> None:
-    """Refuse a path that is not there.
+    """Refuse a path that does not exist.
 
     Raises:
         InputError: it does not exist, or cannot be looked for.
@@ -126,7 +126,7 @@ def refuse_missing(path: Path, where: str, advice: str = "") -> None:
 
 @contextmanager
 def naming_lines(document: Document) -> Iterator[None]:
-    """Let an error inside the block whose place is a key of the recipe name file and line as well."""
+    """Add file and line to an error inside the block whose place is a key of the recipe."""
     try:
         yield
     except RootsError as error:
@@ -138,6 +138,6 @@ def naming_lines(document: Document) -> Iterator[None]:
 
 
 def _within_stage(place: Location, key: Key) -> Key:
-    """Return a key as what is said of a place names it: of the same stage, without the way to that."""
+    """Return a key as messages name it: relative to the stage if it is in the same one."""
     stage = place[: next((depth for depth, part in enumerate(place, 1) if isinstance(part, int)), 0)]
     return Key(*key.path[len(stage) :], value=key.value) if key.path[: len(stage)] == stage else key

@@ -1,4 +1,4 @@
-"""What a recipe may say: the union of the stages' settings, and the rules that hold between them."""
+"""The schema of a recipe: the union of the stages' settings, and the rules between them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ STAGES: dict[str, type[StageSettings]] = {
 }
 """The settings of each kind of stage."""
 MAKERS = " or ".join(f"'{kind}'" for kind, settings in STAGES.items() if settings.makes_model)
-"""The kinds that may begin a recipe without a model, in words."""
+"""The kinds that may begin a recipe without a model, as text for messages."""
 CHOICES = [kind for kind, settings in STAGES.items() if not settings.makes_model]
-"""The kinds that a search may choose: it starts from a model that is there."""
+"""The kinds that a search may choose: those that need a model to start from."""
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
@@ -46,7 +46,7 @@ CandidateNames = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class SearchConfig(Settings):
-    """Try the choices in every order, and go on with what serves the gates best.
+    """Try the choices in every order, and end with the candidate that keeps the gates best.
 
     A candidate takes at most one choice of each kind, one that quantizes last, after the recipe's `stages`.
     The gates are the search's budgets. The run ends as the best candidate; see docs/guides/search.md.
@@ -62,29 +62,29 @@ class SearchConfig(Settings):
         QuantizeConfig(kind="quantize", name="fp16", scheme="fp16"),
         DistillConfig(kind="distill", name="distill-small", student="small"),
     )
-    """Stages to choose from, each as it would stand under `stages`, with a `name` of its own."""
+    """Stages to choose from, each written as under `stages`, with a unique `name`."""
     candidates: Annotated[tuple[CandidateNames, ...], Field(strict=False, min_length=1)] | None = None
-    """The candidates to try, in this order, each a list of names of choices; an empty one is the model as it
-    is. The search then ends at the first that keeps every gate, and passes over those that it predicts to
-    miss one by far. Without this key, every order of the choices is a candidate."""
+    """The candidates to try, in this order, each a list of names of choices; an empty list is the unchanged
+    model. The search then ends at the first candidate that keeps every gate, and skips those that it predicts
+    to miss one by far. Without this key, every order of the choices is a candidate."""
 
 
 class Recipe(Settings):
-    """What to make of a language model: the model, the text, the stages in order, and the gates.
+    """What to do with a language model: the model, the text, the stages in order, and the gates.
 
-    The stages form a chain: each takes the checkpoint the one before it made.
+    The stages form a chain: each starts from the checkpoint of the one before it.
     """
 
     recipe_only: ClassVar[str] = "name model export stages gates search"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=64)]
     """Names the run and, unless another folder is asked for, its folder under `runs/`."""
     model: PathSetting | None = None
-    """The model to compress: a folder of Hugging Face or of this program, or a GGUF file. Not needed if
-    the first stage is `train`, which then makes the model that is the run's baseline."""
+    """The model to compress: a folder of Hugging Face or of this program, or a GGUF file. Not needed if the
+    first stage is `train`: the model that it makes is then the run's baseline."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Fixes every random choice of the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where stages compute. `auto`: a GPU where there is one, otherwise the CPU."""
+    """The device of the stages. `auto`: a GPU if there is one, otherwise the CPU."""
     data: DataConfig = DataConfig()
     """Training, calibration and held-out text."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -92,11 +92,11 @@ class Recipe(Settings):
     export: ExportConfig = ExportConfig()
     """How every stage becomes an ONNX graph."""
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False, max_length=99)] = ()
-    """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
+    """The stages in order; each has a `kind`. Without any, only the model is measured."""
     gates: GatesConfig = GatesConfig()
     """Bounds that the final stage must keep. Any stage may have `gates` of its own."""
     search: SearchConfig | None = None
-    """Search for the stages that serve the gates best, in place of a chain that is given."""
+    """Search for the chain of stages that keeps the gates best, after the given `stages`."""
 
     @property
     def makes_model(self) -> bool:
@@ -163,7 +163,7 @@ def _name_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 
 def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """A search starts from a whole model, and must know what for."""
+    """Stages before a search may only make its model, and its budgets are the gates."""
     if recipe.search is None:
         return
     for index, stage in enumerate(recipe.stages):
@@ -200,7 +200,7 @@ def _candidate_faults(search: SearchConfig) -> Iterator[tuple[Location, str]]:
 
 
 def _gate_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """Gates compare with a row that is there by then, and those of a search with the baseline."""
+    """Gates compare with an earlier row, and those of a search with the baseline."""
     made = [BASELINE_NAME, *(stage.name for stage in recipe.stages)]
     if recipe.makes_model:
         del made[1:2]  # the first stage makes the baseline
@@ -230,7 +230,7 @@ def _gate_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 
 def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """Each stage knows what it cannot be told in this recipe."""
+    """Each stage reports its own faults in this recipe."""
     for place, stage in placed_stages(recipe):
         begins = recipe.makes_model and place == ("stages", 0)
         for key, text in stage.faults_in_recipe(makes_model=begins, portable=recipe.export.portable):
@@ -238,16 +238,16 @@ def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """Where the recipe itself makes the model, its context length bounds every window that is asked for.
+    """If the recipe itself makes the model, its context length bounds every window in the recipe.
 
-    Lengths that the recipe leaves out are fitted to the model later, and windows for calibration in any case.
+    Lengths that the recipe leaves out are fitted to the model later, and windows for calibration always.
     """
     limit = recipe.stages[0].new_context if recipe.makes_model and recipe.stages else None
     if limit is None:
         return
     yield from context_faults(recipe, [limit] * (len(list(placed_stages(recipe))) + 1))
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
-    # Not whether they were given: a run's own recipe holds every default, and goes on.
+    # Whether they were given does not matter: a run's own recipe holds every default, and must stay valid.
     usual = type(recipe.evaluation).model_fields["contexts"].default
     asked = recipe.evaluation.contexts != usual and recipe.stages[0].decodes
     if asked and recipe.evaluation.decode_tokens < limit < longest:

@@ -31,10 +31,10 @@ def placed_gates(recipe: Recipe) -> Iterator[tuple[Location, GatesConfig, str | 
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
-    """Yield the training a stage does, if any, and where in the stage its settings stand."""
+    """Yield a stage's training settings, if any, and their place in the stage."""
     return groups_of(stage, TrainingConfig)
 
 
 def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
-    """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
+    """Yield a stage's distillation losses, if any, and their place in the stage."""
     return groups_of(stage, DistillLossConfig)

@@ -1,4 +1,4 @@
-"""Windows of text that a recipe asks for, against the contexts of its models."""
+"""Checks the windows of text in a recipe against the contexts of its models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Location, str]]:
-    """Yield what asks for more tokens than a model can hold, by place and description.
+    """Yield each setting of more tokens than a model can hold, by place and description.
 
     Args:
         contexts: the longest context of the model before the first stage, and after each of `placed_stages`.

@@ -19,11 +19,11 @@ from roots_compress.configs.recipe.yaml import NUMBERS
 from roots_compress.errors import Location, printable
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""What Python holds a byte of a path by that is not UTF-8; a file of UTF-8 cannot hold it as it is."""
+"""Python's stand-ins (surrogates) for bytes of a path that are not UTF-8; UTF-8 cannot encode them."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's writer, which puts text in quotes that `recipe/yaml.py` would read as a number."""
+    """PyYAML's writer; it quotes text that `recipe/yaml.py` would read as a number."""
 
 
 for _form in NUMBERS:
@@ -38,11 +38,11 @@ def recipe_json(recipe: Recipe) -> str:
 
 
 def recipe_yaml(recipe: Recipe, comment: str, notes: Mapping[Location, str] = MappingProxyType({})) -> str:
-    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them.
+    """Return a recipe as YAML: only values that differ from the defaults, and paths unchanged.
 
     Args:
-        comment: what stands at the top.
-        notes: what stands above a key or an entry of a list, by the way to it.
+        comment: text at the top.
+        notes: text above a key or an entry of a list, by the keys that lead to it.
     """
     return _comment(comment) + _block(_plain(recipe), (), notes)
 
@@ -69,7 +69,7 @@ def _block(value: Any, place: Location, notes: Mapping[Location, str], indent: s
 
 
 def _plain(value: Any, default: Any = None) -> Any:
-    """Return a setting as YAML holds it; of a group, its kind and what is not as it would be without it."""
+    """Return a setting as YAML holds it; for a group, its kind and the values that are not defaults."""
     if isinstance(value, Settings):
         fields = type(value).model_fields
         usual = {

@@ -1,8 +1,8 @@
-"""A safe reader of the YAML that recipes are written in, which remembers the line of every key.
+"""A safe reader of recipes in YAML, which remembers the line of every key.
 
-PyYAML parses; what its text means is decided here, after YAML 1.2's core schema: `1e-4` is a number, `no`
-and `12:30:00` are text. Tags, anchors and aliases, duplicate keys and further documents are refused, and
-so is anything too large or too deep to be a recipe.
+PyYAML parses; values are interpreted here, by YAML 1.2's core schema: `1e-4` is a number, `no`
+and `12:30:00` are text. Tags, anchors, aliases, duplicate keys, further documents, and files too large or too
+deep are refused.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OTHER_BASE = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 NUMBERS = tuple(re.compile(f"(?:{form.pattern})$") for form in (_INT, _OTHER_BASE, _FLOAT))
-"""Unquoted text that is read as a number, as PyYAML's writer asks for it."""
+"""Unquoted text that is read as a number, in the form that PyYAML's writer needs."""
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
-"""Python holds a byte of a path that is not UTF-8 by one of the 128 that are left."""
+"""Python represents a byte of a path that is not UTF-8 by one of these 128 surrogates."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML document as plain values, and where in the file each stands."""
+    """A YAML document as plain values, each with its place in the file."""
 
     source: Path
     text: str
-    """As it was read."""
+    """The values."""
     value: Json
     lines: dict[Location, int]
 
     def line(self, location: Location) -> int:
-        """Return the line of a value, or of the nearest group around it that the file does hold."""
+        """Return the line of a value, or of the nearest enclosing group that is in the file."""
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location, 1)
@@ -95,7 +95,7 @@ def parse_yaml(text: str, source: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         _refuse(source, mark.line + 1 if mark else 1, _explain(error))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # A directive's or an escape's number that PyYAML itself cannot turn into one.
+        # A number in a directive or an escape that PyYAML itself cannot convert.
         _refuse(source, loader.line + 1, f"not valid YAML ({type(error).__name__})")
     finally:
         loader.dispose()
@@ -188,7 +188,7 @@ def _build(node: yaml.Node, path: Location, lines: dict[Location, int], source: 
 
 
 def _scalar(node: yaml.ScalarNode, source: Path) -> Json:
-    """Return what a scalar stands for; only unquoted ones can be other than text."""
+    """Return the value of a scalar; only unquoted ones can be anything but text."""
     text: str = node.value
     line = node.start_mark.line + 1
     if _UNPRINTABLE.search(text):
