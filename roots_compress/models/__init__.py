@@ -1,4 +1,4 @@
-"""The ROOTS model: its specification, its blocks, and what is stored of it.
+"""The ROOTS model: its specification, its blocks, and its stored form.
 
 Importing `roots_compress.models.modeling` registers `roots` with transformers' Auto classes.
 """

@@ -1,10 +1,10 @@
-"""Attention of a ROOTS model: what queries see, dense and top-m attention, as pure functions of tensors.
+"""Attention of a ROOTS model: masks, dense and top-m attention, as pure functions of tensors.
 
 Shape legend: B batch, H query heads, G key/value heads (G divides H), T queries, S keys (cached ones first,
 so the T queries are the last T of the S slots), D head dimension, C blocks, P keys in a block, M keys
-chosen, t queries worked on at a time. `block_attention.py` has the block-sparse form.
+chosen, t queries processed at a time. `block_attention.py` has the block-sparse form.
 
-Every query sees at least itself, padding included, so that no softmax is over nothing.
+Every query sees at least itself, padding included, so that no softmax is empty.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor
 
 from roots_compress.models.relative import Distances
 
-# Sparse attention works on as many queries at a time as keep its largest tensor at about this many elements.
+# Sparse attention processes so many queries at a time that its largest tensor has about this many elements.
 ELEMENT_BUDGET = 1 << 24
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """What decides which keys a query sees: causality, padding, a sliding window and document boundaries."""
+    """Which keys a query sees: by causality, padding, a sliding window and document boundaries."""
 
     queries: int
-    """T; the queries stand in the last T slots."""
+    """T; the queries are in the last T slots."""
     key_valid_BS: Tensor
     """False at padding."""
     window: int | None = None
     """Keys visible to a query, itself included; None for all."""
     segments_BS: Tensor | None = None
-    """Document number of each slot, where several are packed; queries see only their own document."""
+    """Document number of each slot, if several are packed; queries see only their own document."""
     causal: bool = True
-    """Whether a query sees no key after it."""
+    """Whether queries do not see later keys."""
 
     def mask(self) -> Tensor:
         """Return `visible_B1TS`, True where a query may attend to a key."""
@@ -55,15 +55,16 @@ class Blocks:
     """The keys of every row cut into blocks of consecutive tokens of one document, for all layers alike."""
 
     slots_BCP: Tensor
-    """Slot of each key of each block; 0 where `filled_BCP` is False."""
+    """Slot of each key in each block; 0 where `filled_BCP` is False."""
     filled_BCP: Tensor
-    """Where a block has a key: a document's last block may be incomplete, and rows may have fewer blocks."""
+    """Whether a block has a key there: a document's last block may be incomplete, and rows may have fewer
+    blocks."""
     own_BT: Tensor
-    """Number of the block that each query stands in."""
+    """Number of each query's own block."""
     open_BTC: Tensor
-    """Blocks a query may choose: complete ones of its document that lie before its own, inside its window."""
+    """Blocks that a query may choose: complete ones of its document, before its own, inside its window."""
     in_order: bool
-    """Whether each key stands in the slot of its position, in every row."""
+    """Whether each key is in the slot of its position, in every row."""
 
     @property
     def count(self) -> int:
@@ -74,14 +75,14 @@ class Blocks:
     def of(cls, visibility: Visibility, positions_BS: Tensor, block_size: int) -> Blocks:
         """Cut at every multiple of `block_size`.
 
-        `positions_BS` holds each slot's position within its document, counted from 0; anything at padding.
+        `positions_BS` holds each slot's position within its document, from 0 on; any value at padding.
         """
         valid_BS, (batch, slots) = visibility.key_valid_BS, positions_BS.shape
         opens_BS = (positions_BS % block_size == 0) & valid_BS
         block_BS = (opens_BS.cumsum(dim=1) - 1).clamp(min=0)
         blocks = int(block_BS.max()) + 1
 
-        # Padding is written to a spare place at the end, which is cut off again.
+        # Padding is written to an extra block at the end, which is cut off again.
         place_BS = torch.where(
             valid_BS, block_BS * block_size + positions_BS % block_size, blocks * block_size
         )
@@ -104,11 +105,11 @@ class Blocks:
 
 
 class View:
-    """What the attentions of one window share in one forward pass, made when it is first asked for.
+    """Data that all attentions with one window share in a forward pass, computed when first needed.
 
     Args:
         positions_BS: each slot's position within its document.
-        masked: whether anything is padded or packed.
+        masked: whether there is padding or packing.
     """
 
     def __init__(self, visibility: Visibility, positions_BS: Tensor, *, masked: bool) -> None:
@@ -128,11 +129,11 @@ class View:
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """The device of its tensors."""
         return self.visibility.key_valid_BS.device
 
     def to(self, device: torch.device) -> View:
-        """Return the same on a device, made once for all layers that are there."""
+        """Return a copy on a device, made once for all layers on it."""
         if device not in self._elsewhere:
             seen, segments_BS = self.visibility, self.visibility.segments_BS
             moved = replace(
@@ -150,11 +151,11 @@ class View:
         return self._mask_B1TS
 
     def needed_mask(self) -> Tensor | None:
-        """Return the mask; None where attention is plain."""
+        """Return the mask; None if attention needs none."""
         return None if self.is_plain else self.mask()
 
     def blocks(self, size: int) -> Blocks:
-        """Return the keys cut into blocks of a size."""
+        """Return the keys cut into blocks of this size."""
         if size not in self._blocks:
             self._blocks[size] = Blocks.of(self.visibility, self._positions_BS, size)
         return self._blocks[size]
@@ -171,14 +172,14 @@ def dense_attention(
 ) -> Tensor:
     """Softmax attention over every visible key; without a mask over all, or, if causal, over T = S or T = 1.
 
-    In place of a mask there may be what is added to the scores, `BHTS`: minus infinity where nothing is seen.
+    In place of a mask there may be a bias on the scores, `BHTS`: minus infinity at invisible keys.
 
     Returns:
         `BHTD`, in the dtype of the query.
     """
     heads, groups = query_BHTD.shape[1], key_BGSD.shape[1]
     if query_BHTD.shape[2] == 1 and heads != groups:
-        # All heads of a group see the same keys: as so many queries of one head they read them once.
+        # All heads of a group see the same keys: stacked as queries of one head, they read them once.
         if visible_B1TS is not None and visible_B1TS.shape[1] == heads:
             visible_B1TS = visible_B1TS.reshape(len(visible_B1TS), groups, heads // groups, -1)
         grouped_BGHD = query_BHTD.reshape(len(query_BHTD), groups, heads // groups, -1)
@@ -208,11 +209,11 @@ def explicit_attention(
     softcap: float | None = None,
     sinks_H: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention over every visible key, of scores that are bounded, or beside each head's sink.
+    """Softmax attention over every visible key, with softcapped scores or attention sinks.
 
     Args:
         softcap: c of `c * tanh(score / c)` (Gemma 2, Riviere et al. 2024, arXiv:2408.00118).
-        sinks_H: a score that joins each head's softmax, and brings no value (gpt-oss, OpenAI 2025,
+        sinks_H: a score in each head's softmax that has no value (gpt-oss, OpenAI 2025,
             arXiv:2508.10925).
     """
     batch, heads, queries, _ = query_BHTD.shape
@@ -239,7 +240,7 @@ def top_m_attention(
     """Attend to the `top_m` highest-scoring visible keys of each query and head, exactly.
 
     Queries with at most `top_m` visible keys attend densely. Ties at the boundary are broken by `torch.topk`.
-    Every score is computed, O(T * S), but the softmax and the values are those of `top_m` keys (Gupta et al.,
+    All scores are computed, O(T * S), but softmax and values cover only `top_m` keys (Gupta et al.,
     Memory-efficient Transformers via Top-k Attention, 2021).
     """
     slots = key_BGSD.shape[2]
@@ -251,7 +252,7 @@ def top_m_attention(
     outputs = []
     for start in range(0, queries, step):
         chunk = slice(start, start + step)
-        # Scaled before the product, which could overflow in float16 otherwise.
+        # Scaled before the product, which could otherwise overflow in float16.
         scores_BHtS = (query_BHTD[:, :, chunk] * scale) @ key_BHSD.mT
         best = scores_BHtS.masked_fill(~visible_B1TS[:, :, chunk], -torch.inf).topk(top_m, dim=-1)
         weights_BHtM = best.values.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)

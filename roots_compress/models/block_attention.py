@@ -1,14 +1,13 @@
 """Block-sparse attention that computes the chosen blocks only.
 
-Each query chooses blocks by itself, so the keys of a block serve an uneven number of queries. To gather
-them for every query that chose the block would copy `K * P` keys a query. So the pairs of a query and a
-chosen block are sorted by block instead and cut into tiles of M pairs that share one block: a tile is a
-product of M queries with P keys, and copies a block once for M queries. The parts of a query are joined as
-in FlashAttention (Dao et al. 2022, arXiv:2205.14135), by their maxima and sums. The graph does the same
-(`export/ops/block_tiles.py`).
+Each query chooses its own blocks, so an uneven number of queries reads each block. Gathering the keys for
+every query would copy `K * P` keys a query. Instead, the pairs of a query and a chosen block are sorted by
+block and cut into tiles of M pairs with one block: a tile multiplies M queries with P keys, and copies its
+block once. The partial results of a query are joined as in FlashAttention (Dao et al. 2022,
+arXiv:2205.14135), by their maxima and sums. The graph does the same (`export/ops/block_tiles.py`).
 
 Shape legend: B batch, H query heads, G key/value heads (G divides H), T queries, S keys (cached ones
-first), D head dimension, C blocks, P keys in a block, K blocks chosen, t queries worked on at a time, N
+first), D head dimension, C blocks, P keys in a block, K blocks chosen, t queries processed at a time, N
 pairs of a query and a chosen block, J tiles, M pairs in a tile.
 """
 
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 from roots_compress.models.attention import Blocks, Visibility, dense_attention, repeat_heads
 
 LARGEST_TILE = 128
-# Queries are worked on as many at a time as keep the largest tensor at about this many elements: in the
+# So many queries are processed at a time that the largest tensor has about this many elements: in the
 # caches.
 ELEMENT_BUDGET = 1 << 22
 
@@ -39,10 +38,10 @@ def block_attention(
 ) -> Tensor:
     """Score whole blocks of keys first, then attend only to the visible keys of the chosen blocks.
 
-    A query always attends to its own block, and to the `num_blocks - 1` earlier ones whose mean key has the
-    largest product with it. Earlier blocks are complete, so a token's choice is the same in prefill and in
-    token-by-token decoding. Scores take `T * C + T * K * P` of time; what is held at once is bounded by
-    `ELEMENT_BUDGET`, except where gradients are to be computed. No tensor here is T by S.
+    A query always attends to its own block, and to the `num_blocks - 1` earlier ones with the largest product
+    of query and mean key. Earlier blocks are complete, so a token's choice is the same in prefill and in
+    token-by-token decoding. Scores take `T * C + T * K * P` of time; memory is bounded by `ELEMENT_BUDGET`,
+    unless gradients are computed. No tensor here is T by S.
     """
     batch, heads, queries, _ = query_BHTD.shape
     _, count, block_size = blocks.slots_BCP.shape
@@ -64,7 +63,7 @@ def block_attention(
 
 
 def _mean_keys(key_BGSD: Tensor, blocks: Blocks) -> Tensor:
-    """Return the mean key of each block, `BGCD`; that of an incomplete one is finite, and never read."""
+    """Return the mean key of each block, `BGCD`; that of an incomplete block is finite and unused."""
     batch, groups, slots, width = key_BGSD.shape
     _, count, size = blocks.slots_BCP.shape
     if blocks.in_order:
@@ -77,7 +76,7 @@ def _mean_keys(key_BGSD: Tensor, blocks: Blocks) -> Tensor:
 
 
 def _chosen(query_BHtD: Tensor, mean_BHCD: Tensor, blocks: Blocks, chunk: slice, num_blocks: int) -> Tensor:
-    """Return `BHtK`: each query's own block first, then its best open ones, or its own again."""
+    """Return `BHtK`: each query's own block first, then its best allowed ones, or its own again."""
     scores_BHtC = (query_BHtD @ mean_BHCD.mT).masked_fill(~blocks.open_BTC[:, None, chunk], -torch.inf)
     best = scores_BHtC.topk(num_blocks - 1, dim=-1)
     own_BHt1 = blocks.own_BT[:, None, chunk, None].expand(-1, query_BHtD.shape[1], -1, -1)
@@ -90,9 +89,9 @@ class _Tiles(NamedTuple):
     block_J: Tensor
     """The block of each tile."""
     pair_JM: Tensor
-    """The pairs in it; a tile that is not full repeats some pair."""
+    """The pairs of each tile; a tile that is not full repeats some pair."""
     place_N: Tensor
-    """Where each pair stands in the flattened tiles."""
+    """Index of each pair in the flattened tiles."""
 
 
 def _tiles(block_N: Tensor, count: int) -> _Tiles:
@@ -106,7 +105,7 @@ def _tiles(block_N: Tensor, count: int) -> _Tiles:
     number_J = torch.arange(len(block_J), device=block_N.device) - first_tile_C[block_J]
     inside_JM = number_J[:, None] * size + torch.arange(size, device=block_N.device)
     rank_JM = (first_pair_C[block_J, None] + inside_JM).clamp(max=len(block_N) - 1)
-    # The pair of rank r stands as far inside its block's tiles as inside its block's pairs.
+    # A pair has the same offset in its block's tiles as in its block's pairs.
     sorted_N = block_N[order_N]
     ranks_N = torch.arange(len(block_N), device=block_N.device)
     place_N = torch.empty_like(order_N)
@@ -123,7 +122,7 @@ def _attend(
     first: int,
     window: int | None,
 ) -> Tensor:
-    """Return what scaled queries read of the blocks they chose, `BHtD`; the first is in the slot `first`."""
+    """Return the attention of scaled queries to their chosen blocks, `BHtD`; the first is in slot `first`."""
     (batch, heads, queries, width), choices = query_BHtD.shape, chosen_BHtK.shape[-1]
     groups, count, device = key_BGSD.shape[1], blocks.slots_BCP.shape[1], query_BHtD.device
     rows_B111 = torch.arange(batch, device=device).view(-1, 1, 1, 1)
@@ -150,7 +149,7 @@ def _attend(
 
     shape = batch, heads, queries, choices
     best_BHtK = best_JM1.flatten()[place_N].view(shape)
-    # The own block stands first, and again wherever too few are open: it counts once.
+    # The own block comes first, and again if too few blocks are allowed: it counts once.
     again_BHtK = chosen_BHtK == chosen_BHtK[..., :1]
     again_BHtK[..., 0] = False
     factor_BHtK = (best_BHtK - best_BHtK.amax(dim=-1, keepdim=True)).exp().masked_fill(again_BHtK, 0.0)

@@ -1,8 +1,8 @@
-"""What a decoder keeps between tokens, for torch: a layer's keys and values, or the state of its block.
+"""A decoder's caches in torch: a layer's keys and values, or its block's state.
 
 transformers' `DynamicCache` copies all keys and values at each token, so that writing a window takes time
-quadratic in its length; its `StaticCache` returns all slots, which must then be masked. With a capacity, the
-cache here holds its whole length from the first token on; without, it grows as `DynamicCache` does.
+quadratic in its length; its `StaticCache` returns all slots, which must then be masked. With a capacity, this
+cache allocates its whole length at the first token; without, it grows as `DynamicCache` does.
 
 Shape legend: B batch, G key/value heads, T new tokens, S tokens so far, D head dimension.
 """
@@ -24,7 +24,7 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.spec import ModelSpec
 
 FULL, BOTH = Attention.keeps, "hybrid"
-"""transformers' names of layers that keep keys and values, and of those that keep another state too."""
+"""transformers' names of layers that cache keys and values, and of those with another state too."""
 
 
 class _Preallocated:
@@ -37,7 +37,7 @@ class _Preallocated:
     def update(
         self: Any, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write `BGTD` keys and values after those before, and return all, `BGSD`.
+        """Append `BGTD` keys and values, and return all, `BGSD`.
 
         Raises:
             RuntimeError: they do not fit the capacity.
@@ -60,21 +60,21 @@ class PreallocatedLayer(_Preallocated, DynamicLayer):
 
 
 class PreallocatedBoth(_Preallocated, LinearAttentionAndFullAttentionLayer):  # type: ignore[misc,override]
-    """One layer's keys and values, and the state of another of its blocks."""
+    """One layer's keys and values, and the state of another block in it."""
 
 
 class StateLayer(LinearAttentionLayer):
-    """What a layer keeps whose block has no keys and values, and how many tokens it has read."""
+    """The state of a layer without keys and values, and how many tokens it has read."""
 
     tokens = 0
 
     def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Read `BCT` inputs, and return them behind those that were kept."""
+        """Append `BCT` inputs to the kept ones, and return both."""
         self.tokens += conv_states.shape[-1]
         return super().update_conv_state(conv_states, *args, **kwargs)
 
     def get_seq_length(self) -> int:
-        """Return how many tokens it has read: none where its block keeps nothing."""
+        """Return how many tokens it has read: 0 if its block keeps nothing."""
         return self.tokens
 
     def reset(self) -> None:
@@ -83,14 +83,14 @@ class StateLayer(LinearAttentionLayer):
         self.tokens = 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens; their number is negative, as of transformers' caches."""
+        """Forget the last tokens; their number is negative, as in transformers' caches."""
         if any(self.is_conv_states_initialized.values()):
             super().crop(tokens_to_remove)
             self.tokens += tokens_to_remove
 
 
 class LayerwiseCache(Cache):
-    """A cache whose layers may keep different things, or nothing."""
+    """A cache whose layers may have different states, or none."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many tokens the layers have read."""
@@ -99,18 +99,18 @@ class LayerwiseCache(Cache):
 
 
 def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
-    """Return an empty cache for the stack of a model that the head reads.
+    """Return an empty cache for a model's last stack.
 
     Args:
-        capacity: the most tokens that it is to hold; None where it grows with each.
+        capacity: the most tokens that it can hold; None to let it grow.
     """
     return LayerwiseCache([_empty_layer(kind, capacity) for kind in layer_types(spec)])
 
 
 def move_to(cache: Cache, tokens: int) -> None:
-    """Let a cache with a capacity, which has read a token, have read so many, to time what follows.
+    """Advance a cache with a capacity, which has read a token, to this many tokens, for timings.
 
-    What it keeps of further tokens is zero.
+    The entries of further tokens are zero.
     """
     layers: Any = cache.layers
     for layer in layers:
@@ -125,7 +125,7 @@ def move_to(cache: Cache, tokens: int) -> None:
 
 
 def _empty_layer(kind: str, capacity: int | None) -> CacheLayerMixin | LinearAttentionLayer:
-    """Return what a layer keeps that has read no token."""
+    """Return the empty cache of a layer."""
     if kind == FULL:
         return DynamicLayer() if capacity is None else PreallocatedLayer(capacity)
     if kind == BOTH:
@@ -134,7 +134,7 @@ def _empty_layer(kind: str, capacity: int | None) -> CacheLayerMixin | LinearAtt
 
 
 def layer_types(spec: ModelSpec) -> list[str]:
-    """Return what each layer of that stack keeps, by transformers' names of it."""
+    """Return transformers' name for the cache of each layer of that stack."""
     kept = [{each.op.keeps for each in layer if each.op.keeps is not None} for layer in spec.stack.layers]
-    # A layer without any such block keeps nothing either way.
+    # A layer without such a block keeps nothing in either case.
     return [BOTH if len(names) > 1 else next(iter(names), FULL) for names in kept]

@@ -1,4 +1,4 @@
-"""The configuration of a ROOTS model as transformers loads and saves it: a specification and its storage."""
+"""The configuration of a ROOTS model, loaded and saved by transformers: specification and formats."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ VERSION = 2
 class RootsConfig(PreTrainedConfig):
     """A model's specification, how its weights are stored, and its special tokens.
 
-    Made of a `ModelSpec` (`spec=`), of its JSON's keys, or of version 1's fields (`models/version1.py`).
-    config.json holds the JSON's keys beside transformers' own, `quantization` and the token ids.
+    Made from a `ModelSpec` (`spec=`), from its JSON's keys, or from version 1's fields
+    (`models/version1.py`). config.json holds these keys, transformers' own, `quantization` and the token ids.
 
     Attributes:
         spec: the specification. A stage that changes shapes puts another in its place.
         quantization: `{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain
-            weights. May have `group_sizes`, of the modules whose groups have another size; `fixed_inputs`,
+            weights. It may have `group_sizes`, for modules whose groups have another size; `fixed_inputs`,
             the modules whose input has one scale for all tokens; and `cache`.
 
     Raises:
-        ValueError: the model cannot be; the first fault is named, and its key.
+        ValueError: the model is impossible; the message names the first fault and its key.
     """
 
     model_type = "roots"
@@ -53,7 +53,7 @@ class RootsConfig(PreTrainedConfig):
             raise ValueError(f"version is {version!r}, not {VERSION}: it was written by another version")
         if spec is None:
             spec = version1.read_spec(others)
-        # transformers writes the number of layers, which the specification has.
+        # transformers writes the number of layers, which the specification already has.
         known = version1.SPEC_KEYS | version1.DEFAULTS.keys() | {"num_hidden_layers"}
         others = {key: value for key, value in others.items() if key not in known}
         self.spec, self.quantization = spec, quantization
@@ -91,7 +91,7 @@ class RootsConfig(PreTrainedConfig):
 
     @property
     def layer_types(self) -> list[str]:
-        """What each of those layers keeps in a cache, under the name transformers' caches read."""
+        """The kind of cache of each of those layers, under the name transformers' caches read."""
         return layer_types(self.spec)
 
     @property
@@ -101,28 +101,28 @@ class RootsConfig(PreTrainedConfig):
 
     @property
     def decoder_start_token_id(self) -> int | None:
-        """The token that a decoder after an encoder begins with, under the name transformers reads."""
+        """The token with which a decoder after an encoder begins, under the name transformers reads."""
         return self.spec.head.start if isinstance(self.spec.head, Seq2SeqHead) else None
 
     @property
     def is_fusible(self) -> bool:
-        """Whether ONNX Runtime's fused attention can express this model's."""
+        """Whether ONNX Runtime's fused attention can express this model's attention."""
         return is_fusible(self.spec)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json holds."""
         found: dict[str, Any] = super().to_dict()
         del found["spec"]
-        # What the specification says, under transformers' names.
+        # Values of the specification, under transformers' names.
         for name in ("is_encoder_decoder", "decoder_start_token_id"):
             found.pop(name, None)
         return {"version": VERSION, **self.spec.to_json(), **found}
 
     def validate_quantization(self) -> None:
-        """Check what is said of the stored weights; called on creation.
+        """Check the description of the stored weights; called on creation.
 
         Raises:
-            ValueError: a key is unknown or missing, or a module, a format or a size cannot be.
+            ValueError: a key is unknown or missing, or a module, a format or a size is impossible.
         """
         if self.quantization is None:
             return

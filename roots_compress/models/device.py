@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision."""
+"""The device and the precision of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
     """Return the torch device that a recipe's `device` asks for.
 
     Raises:
-        InputError: CUDA is asked for and torch sees no GPU.
+        InputError: the recipe names CUDA and torch sees no GPU.
     """
     available = torch.cuda.is_available()
     if setting == "cuda" and not available:
@@ -33,7 +33,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
 
 
 def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: str) -> Precision:
-    """Return the autocast precision for a device; weights and optimizer state stay float32 in each."""
+    """Return the autocast precision for a device; weights and optimizer state always stay float32."""
     if setting == "auto":
         return "bf16" if multiplies_bf16(device) else "no"
     return "no" if setting == "fp32" else setting
@@ -45,12 +45,12 @@ def autocast(device: str, precision: Precision) -> torch.autocast:
 
 
 def autocast_dtype(precision: Precision) -> torch.dtype:
-    """Return what matrices are multiplied in; of no meaning for `no`."""
+    """Return the type in which matrices are multiplied; meaningless for `no`."""
     return torch.float16 if precision == "fp16" else torch.bfloat16
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which matrices are multiplied as they are, whatever autocast is on."""
+    """Return the context in which matrices are multiplied in their own type, without autocast."""
     kind = device.type  # such as "meta", which has no autocast
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
@@ -58,8 +58,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def as_multiplied(tensor: Tensor) -> Tensor:
     """Return a tensor in the precision in which autocast multiplies matrices here.
 
-    Autocast converts what a product reads for each product anew, and each conversion is kept for the backward
-    pass: what several projections read is converted once beforehand.
+    Autocast converts an operand again for each product, and keeps each conversion for the backward pass. So
+    an input of several projections is converted once before them.
     """
     kind = tensor.device.type  # such as "meta", which has no autocast
     converts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -67,7 +67,7 @@ def as_multiplied(tensor: Tensor) -> Tensor:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether the device can multiply bfloat16 itself; one that cannot computes slower than in float32."""
+    """Whether the device has bfloat16 products; without them bfloat16 is slower than float32."""
     if device == "cpu":
         has = torch.cpu.get_capabilities()
         return bool(has.get("amx_bf16", False) or has.get("avx512_bf16", False))

@@ -1,4 +1,4 @@
-"""Drawing tokens from predictions. Shape legend: R rows, V vocabulary."""
+"""Sampling tokens from predictions. Shape legend: R rows, V vocabulary."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from roots_compress.errors import StageError
 
 
 def drawn(logits_RV: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a token a row, `R1` on the CPU, drawn from the softmax of its logits.
+    """Return one token for each row, `R1` on the CPU, sampled from the softmax of its logits.
 
-    By inverting the distribution: one random number a row. `torch.multinomial` draws one for every entry,
-    which takes several times as long as the softmax.
+    It inverts the cumulative distribution: one random number a row. `torch.multinomial` draws one for every
+        entry, which takes several times as long as the softmax.
 
     Raises:
-        StageError: a logit is NaN, or a row has none below infinity.
+        StageError: a logit is NaN, or a row has no finite maximum.
     """
     cumulative_RV = logits_RV.float().softmax(dim=-1).cpu().cumsum(dim=-1)
-    # What is not finite anywhere in a row is not finite in its sum.
+    # If any entry of a row is not finite, its sum is not finite.
     if not torch.isfinite(cumulative_RV[:, -1]).all():
         raise StageError(
             "the model predicts NaN", remedy="Check the checkpoint: its weights or activations overflow."

@@ -1,4 +1,4 @@
-"""ROOTS models that read a whole text at once, for masked tokens and for embeddings; models by their heads.
+"""ROOTS encoders for masked tokens and for embeddings, and the classes of all models by their heads.
 
 Shape legend: B batch, T tokens, N positions, W hidden size, V vocabulary.
 """
@@ -39,9 +39,10 @@ class MaskedLmTransform(nn.Module):
         self.activation = ACTIVATION_FUNCTIONS[spec.activation]
 
     def forward(self, values: Tensor, *, add_bias: bool = False) -> Tensor:
-        """Return what the vocabulary's matrix reads, `NW`, for states; or logits `NV` with their bias.
+        """Return the input of the vocabulary's matrix, `NW`, for states; or logits `NV` plus their bias.
 
-        The bias is added here, not by the model: a bias on disk is in memory only while its module runs.
+        The bias is added here, not by the model: if weights are on disk, a bias is in memory only while its
+            module runs.
         """
         if add_bias:
             return values + self.bias
@@ -50,7 +51,7 @@ class MaskedLmTransform(nn.Module):
 
 
 class RootsForMaskedLM(RootsByToken, RootsWithVocabulary):
-    """A ROOTS encoder that predicts the token at each place."""
+    """A ROOTS encoder that predicts the token at each position."""
 
     head_kind = "masked_lm"
     output_class = MaskedLMOutput
@@ -84,7 +85,7 @@ class RootsForEmbedding(RootsWithTextHead):
     head_kind = "embedding"
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the dense layer after pooling, where there is one."""
+        """Add the dense layer after pooling, if there is one."""
         head, width = self.head, config.hidden_size
         self.dense: nn.Module | None = None
         if head.outputs is not None:
@@ -92,7 +93,7 @@ class RootsForEmbedding(RootsWithTextHead):
 
     @property
     def head(self) -> EmbeddingHead:
-        """How a text's states become its vector."""
+        """The head that turns a text's states into its vector."""
         head = self.config.spec.head
         assert isinstance(head, EmbeddingHead)
         return head
@@ -102,7 +103,7 @@ class RootsForEmbedding(RootsWithTextHead):
         return self.head.channels(self.config.hidden_size)
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
-        """Return vectors through the dense layer and of length 1, where the head has either."""
+        """Apply the dense layer and the normalisation to length 1, if the head has them."""
         if self.dense is not None:
             vectors_NW = self.dense(vectors_NW)
             vectors_NW = torch.tanh(vectors_NW) if self.head.activation == "tanh" else vectors_NW
@@ -122,7 +123,7 @@ class RootsForEmbedding(RootsWithTextHead):
         segment_ids: Tensor | None = None,
         **others: Any,
     ) -> BaseModelOutput:
-        """Return one vector for each text, `BW`, of packed windows too, as `last_hidden_state`."""
+        """Return one vector for each text, `BW`, also of packed windows, as `last_hidden_state`."""
         vectors_BW = self.texts(
             input_ids, attention_mask, segment_ids, token_type_ids=token_type_ids, **others
         )

@@ -1,4 +1,4 @@
-"""What all heads have in common, those that answer once a text, and those with a matrix over the vocabulary.
+"""The base of all heads, of heads with one output a text, and of heads with a matrix over the vocabulary.
 
 A head is a function of states at positions, `bounded(head_input(states) @ weight.T)`. Losses and teachers
 use nothing else of it.
@@ -24,19 +24,19 @@ from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
 
 
 class RootsWithHead(RootsPreTrainedModel):
-    """A ROOTS model with what it ends with.
+    """A ROOTS model with its head.
 
     Raises:
         ValueError: the configuration's head is of another kind.
     """
 
     head_kind: ClassVar[str]
-    """Of the heads (`models/ops/heads.py`) that the class is for."""
+    """The kind of heads (`models/ops/heads.py`) that the class is for."""
 
     def __init__(self, config: RootsConfig) -> None:
         kind = config.spec.head.kind
         if kind != self.head_kind:
-            # Its own weights would be left out, and random ones take their place.
+            # Otherwise its own weights would be left out and replaced by random ones.
             raise ValueError(
                 f"{type(self).__name__} is for heads of the kind '{self.head_kind}', and the model's is of "
                 f"the kind '{kind}': load it by the class for that kind "
@@ -51,67 +51,67 @@ class RootsWithHead(RootsPreTrainedModel):
         """Add the head's modules."""
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Return all parameters and buffers by their names, a tied one by its first."""
+        """Return all parameters and buffers by name, a tied one by its first name."""
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     @property
     def head_norm(self) -> str | None:
-        """The norm whose output the head's matrix reads, by name; None where there is none."""
+        """The name of the norm whose output the head's matrix reads; None if there is none."""
         return None
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
-        """The head's matrix `VW` in float weights, and the bias `V` of `bounded` where it has one.
+        """The head's matrix `VW` in float, and the bias `V` of `bounded` if it has one.
 
-        None of a head that gives no probabilities, but vectors or scores: `head_input` returns them.
+        None for a head of vectors or scores instead of probabilities: `head_input` returns these.
         """
         return None
 
     @property
     def outcomes(self) -> int:
-        """V: logits that the head gives at a position, or channels of a vector."""
+        """V: the number of logits at a position, or channels of a vector."""
         raise NotImplementedError
 
     def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
-        """Return how far vectors or scores are from a teacher's, `N`; of a head without probabilities."""
+        """Return the distance of vectors or scores from a teacher's, `N`; not for probabilities."""
         raise NotImplementedError
 
     def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
-        """Return what the head works on at some positions, `NW`: their own final hidden states.
+        """Return the head's input states at some positions, `NW`: their own final hidden states.
 
         Args:
-            hidden_BTW: of packed windows.
+            hidden_BTW: final hidden states of packed windows.
             places_BT: True at the positions.
             segment_ids_BT: number of each position's text in its window.
         """
         return hidden_BTW[places_BT]
 
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
-        """Return at which positions of packed windows the head predicts, `BT`: at all of them.
+        """Return the positions of packed windows where the head predicts, `BT`: all of them.
 
-        A head that answers once a text does so where the text begins.
+        A head with one output a text predicts where the text begins.
         """
         return torch.ones_like(input_ids_BT, dtype=torch.bool)
 
     def head_input(self, states_NW: Tensor) -> Tensor:
-        """Return what the head's matrix reads, for final hidden states at any positions."""
+        """Return the input of the head's matrix, for final hidden states at any positions."""
         return states_NW
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits for what the head's matrix gives."""
+        """Return the logits for the output of the head's matrix."""
         raise NotImplementedError
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return what the head makes of final hidden states at any positions."""
+        """Return the head's output for final hidden states at any positions."""
         raise NotImplementedError
 
 
 class RootsWithTextHead(RootsWithHead):
-    """A ROOTS encoder that answers once a text, of its pooled states."""
+    """A ROOTS encoder with one output a text, from its pooled states."""
 
     @property
     def pooling(self) -> Pooling:
-        """How a text's states become one."""
+        """How a text's states are pooled."""
         head = self.config.spec.head
         assert isinstance(head, TextLabelHead | EmbeddingHead)
         return head.pooling
@@ -122,7 +122,7 @@ class RootsWithTextHead(RootsWithHead):
         return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
 
     def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return what the head works on of each text, `BW`, from its final hidden states."""
+        """Return each text's pooled state, `BW`, from its final hidden states."""
         if self.pooling == "first":
             return self.sized(hidden_BTW[:, 0])
         if self.pooling == "last":
@@ -135,7 +135,7 @@ class RootsWithTextHead(RootsWithHead):
         return self.sized((hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9))
 
     def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
-        """Return at some positions the pooled states of the texts that they are in, `NW`."""
+        """Return the pooled states of the texts at some positions, `NW`."""
         own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
         if self.pooling != "mean":
             rows_N, places_N = places_BT.nonzero(as_tuple=True)
@@ -145,7 +145,7 @@ class RootsWithTextHead(RootsWithHead):
         return self.sized(pooled_BTW[places_BT])
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
-        """Return what the head makes of pooled states before anything else: vectors of their final length."""
+        """Return pooled states in their final size, before the head's other layers."""
         return vectors_NW
 
     def texts(
@@ -155,7 +155,7 @@ class RootsWithTextHead(RootsWithHead):
         segment_ids: Tensor | None,
         **others: Any,
     ) -> Tensor:
-        """Run the model, and return what the head works on of each text, `NW`; of windows text by text."""
+        """Run the model, and return the pooled state of each text, `NW`; in windows, text by text."""
         hidden_BTW = self.model(
             input_ids, attention_mask=attention_mask, segment_ids=segment_ids, **others
         ).last_hidden_state
@@ -165,7 +165,7 @@ class RootsWithTextHead(RootsWithHead):
 
 
 class RootsByToken(RootsWithHead):
-    """A ROOTS encoder that predicts something of each token."""
+    """A ROOTS encoder with an output for each token."""
 
     output_class: ClassVar[type[ModelOutput]]
 
@@ -194,13 +194,13 @@ class RootsWithVocabulary(RootsWithHead):
         """Add the vocabulary's matrix, or share the embedding's quantized table with the head."""
         self.lm_head: nn.Module | None = None
         if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
-            # A quantized table is shared with the head by use: it has no parameter that could be tied.
+            # A quantized table has no parameter to tie, so the head calls the table itself.
             self._tied_weights_keys = {}
         else:
             self.lm_head = make_linear(config, HEAD, config.table_width, config.vocab_size, False)
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
+        """Return the vocabulary's matrix; None if the quantized embedding serves as one."""
         return self.lm_head
 
     @property
@@ -246,7 +246,7 @@ class RootsForNextToken(RootsWithVocabulary):
 
 
 def last_place(chosen_xT: Tensor) -> Tensor:
-    """Return the place of the last number in each row, `x`, that is not 0; the last place where all are."""
+    """Return the index of the last nonzero entry in each row, `x`; the last index if all are 0."""
     return chosen_xT.shape[-1] - 1 - chosen_xT.flip(-1).to(torch.uint8).argmax(dim=-1)
 
 

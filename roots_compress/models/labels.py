@@ -1,4 +1,4 @@
-"""ROOTS encoders that give labels, to texts or to tokens.
+"""ROOTS encoders that label texts or tokens.
 
 Shape legend: B batch, T tokens, N positions, W hidden size, L labels.
 """
@@ -24,7 +24,7 @@ class RootsWithLabels(RootsWithHead):
     """A ROOTS encoder with a matrix over labels."""
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the dense layer and its norm, where there are such, and the labels' matrix."""
+        """Add the dense layer and its norm, if any, and the labels' matrix."""
         head, width = config.spec.head, config.hidden_size
         assert isinstance(head, LabelHead)
         self.dense: nn.Module | None = None
@@ -76,7 +76,7 @@ class RootsForSequenceClassification(RootsWithLabels, RootsWithTextHead):
         segment_ids: Tensor | None = None,
         **others: Any,
     ) -> SequenceClassifierOutput:
-        """Return logits `BL`, of packed windows those of each text; with `labels` (`B`) the loss too."""
+        """Return logits `BL`, for packed windows those of each text; with `labels` (`B`) the loss too."""
         logits_BL = self.project(
             self.texts(input_ids, attention_mask, segment_ids, token_type_ids=token_type_ids, **others)
         )
@@ -91,18 +91,18 @@ class RootsForScore(RootsForSequenceClassification):
 
     @property
     def head_matrix(self) -> None:
-        """None: a score is no probability."""
+        """None: a score is not a probability."""
         return
 
     def label_loss(self, logits_BL: Tensor, labels_B: Tensor) -> Tensor:
-        """Return how far the scores are from the right ones; of probabilities the cross-entropy."""
+        """Return the squared error of the scores, or the cross-entropy of probabilities."""
         if self.is_probability:
             return F.binary_cross_entropy_with_logits(logits_BL[:, 0], labels_B.float())
         return F.mse_loss(logits_BL[:, 0], labels_B.float())
 
     @property
     def is_probability(self) -> bool:
-        """Whether the sigmoid of a score is what is to be right, and not the score."""
+        """Whether the target is for the sigmoid of a score, not for the score itself."""
         head = self.config.spec.head
         assert isinstance(head, ScoreHead)
         return head.sigmoid

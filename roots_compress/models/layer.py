@@ -43,25 +43,25 @@ class RootsLayer(nn.Module):
     """A layer of a stack. Its modules are `BLOCK`, `BLOCK_pre_norm` and so on, for each block's name.
 
     Args:
-        index: its number, in the order in which layers run.
+        index: its number, in running order.
     """
 
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
         self.recomputed = False
-        """Whether its inner values are computed again for the backward pass instead of being kept."""
+        """Whether activation checkpointing is on."""
         sublayers = config.spec.layers[index]
         self.feeds_decoder = index < config.spec.begins
-        """Whether it is of the encoder before a decoder."""
+        """Whether it belongs to the encoder before a decoder."""
         self.names = [sublayer.name for sublayer in sublayers]
         self.parallel = {sublayer.name for sublayer in sublayers if sublayer.parallel}
         self.sharing: list[tuple[str, ...]] = []
-        """The blocks that read one norm, which is named after the first of them; for each norm in order."""
+        """For each norm in order, the blocks that read it; it is named after the first of them."""
         for sublayer in sublayers:
             name = sublayer.name
             self.sharing.append((*self.sharing.pop(), name) if sublayer.shares_norm else (name,))
             for norm in NORMS:
-                # What reads comes before what is read, so that parameters are in the order in which they run.
+                # Norms are added before their readers, so that parameters are in running order.
                 if norm == "post_norm":
                     self.add_module(name, make_block(sublayer.op, config, Place(index, name)))
                 spec = getattr(sublayer, norm)
@@ -72,7 +72,7 @@ class RootsLayer(nn.Module):
 
     @property
     def halves(self) -> tuple[Half, ...]:
-        """The blocks as they are now, in the order in which they run."""
+        """The blocks in their current state, in running order."""
         return tuple(self.half_named(name) for name in self.names)
 
     def half_named(self, name: str) -> Half:
@@ -114,9 +114,9 @@ class RootsLayer(nn.Module):
 
 
 def recompute(model: nn.Module, wanted: bool) -> None:
-    """Have the layers of a model compute their inner values again for the backward pass, or keep them.
+    """Switch activation checkpointing of a model's layers on or off.
 
-    Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): of each layer only the input is kept.
+    Only the input of each layer is kept for the backward pass (Chen et al. 2016, arXiv:1604.06174).
     """
     for layer in model.modules():
         if isinstance(layer, RootsLayer):

@@ -1,4 +1,4 @@
-"""Per-layer embeddings: what each layer reads of the token itself (Gemma 3n, Gemma 4).
+"""Per-layer embeddings: an extra embedding of the token for each layer (Gemma 3n, Gemma 4).
 
 Shape legend: B batch, T tokens, W hidden size, V vocabulary, L layers, P channels for each layer.
 """
@@ -18,9 +18,9 @@ from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE, ModelSpec
 
 
 class LayerInputTables(nn.Module):
-    """A table of tokens with channels for all layers, and a projection of their embeddings to as many.
+    """A table of tokens with channels for all layers, and a projection of the embeddings to as many channels.
 
-    Their sum is multiplied by the root of 1/2; the projection's part is normed for each layer.
+    Their sum is multiplied by sqrt(1/2); the projection's part is normed for each layer.
     """
 
     def __init__(self, config: Any) -> None:
@@ -35,7 +35,7 @@ class LayerInputTables(nn.Module):
         self.norm = RMSNorm(wanted.channels, eps=wanted.eps)
 
     def of_layers(self, layers: Sequence[int]) -> dict[str, Tensor]:
-        """Return the weights for these layers alone, by their names, the norm's among them."""
+        """Return the weights for these layers only, by name, with the norm's."""
         index = torch.tensor(layers, device=self.norm.weight.device)
         table_VLP = self.table.get_parameter("weight").unflatten(1, (-1, self.channels))
         projection_LPW = self.projection.get_parameter("weight").unflatten(0, (-1, self.channels))
@@ -55,7 +55,7 @@ class LayerInputTables(nn.Module):
         self.projection.weight = nn.Parameter(projection_xW)
 
     def forward(self, tokens_BT: Tensor | None, hidden_BTW: Tensor) -> Tensor:
-        """Return what all layers read of tokens, `BTLP`.
+        """Return the per-layer embeddings of tokens, `BTLP`.
 
         Args:
             hidden_BTW: the stream before the first layer.

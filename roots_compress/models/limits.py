@@ -1,4 +1,4 @@
-"""What bounds the use of a model: known from its files, so that a run is refused before it is loaded."""
+"""Limits of a model, read from its files, so that a run is refused before the model is loaded."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from roots_compress.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds the use of a model, so far as it is known."""
+    """Limits of a model, as far as they are known."""
 
     max_context: int | None
-    """Tokens that it can hold; None where that is not known."""
+    """Tokens that it can hold; None if unknown."""
     fusible: bool | None
-    """Whether ONNX Runtime's fused attention can express its own; None where that is not known."""
+    """Whether ONNX Runtime's fused attention can express the model's; None if unknown."""
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Limits:
-        """Return what bounds a model of a specification."""
+        """Return the limits of a model with this specification."""
         return cls(spec.max_positions, is_fusible(spec))
 
 
@@ -29,7 +29,7 @@ def is_fusible(spec: ModelSpec) -> bool:
     """Return whether `GroupQueryAttention` can express a model's attention, in all of its layers.
 
     It takes causal self-attention over heads whose size is a multiple of 8, and gives rotary positions to
-    multiples of 16 of their channels only. A cache in int8 that several layers read is not made.
+    multiples of 16 of their channels only. An int8 cache that several layers read is not supported.
     """
     return all(_is_fusible(each) and each.sharing is None for each in spec.attentions())
 
@@ -40,7 +40,7 @@ def _is_fusible(attention: Attention) -> bool:
 
 
 def is_compact(spec: ModelSpec) -> bool:
-    """Return whether a graph's caches may be buffers that each step writes into: dense or block attention."""
+    """Return whether each step may write into a graph's caches in place: dense or block attention."""
     return all(
         _is_fusible(changed(each, sparse=None) if isinstance(each.sparse, BlockSparse) else each)
         for each in spec.attentions()
@@ -48,18 +48,18 @@ def is_compact(spec: ModelSpec) -> bool:
 
 
 def longrope_length(spec: ModelSpec) -> int | None:
-    """Return how long a text is by which LongRoPE's other factors hold; None where there is none."""
+    """Return the text length above which LongRoPE's long factors apply; None without LongRoPE."""
     scalings = (each.rope.scaling for each in spec.attentions() if each.rope is not None)
     longropes = (scaling for scaling in scalings if isinstance(scaling, LongRopeScaling))
     return min((scaling.original_max_position_embeddings for scaling in longropes), default=None)
 
 
 def require_fusible(fusible: bool, where: str | None = None) -> None:
-    """Refuse a cache in int8 where the graph could not read it.
+    """Refuse an int8 cache that the graph could not read.
 
     Args:
-        fusible: whether the model's attention is.
-        where: the recipe's key that asks for the cache.
+        fusible: whether the fused operator can express the model's attention.
+        where: the recipe's key of the cache.
 
     Raises:
         InputError: it is not.

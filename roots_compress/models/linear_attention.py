@@ -1,12 +1,12 @@
 """Linear attention, a chunk of tokens at a time.
 
-A head keeps a matrix S. A token decays it, writes into it under the token's key, and reads it. By the gated
-delta rule it corrects what the matrix holds there; without a rate b it adds its value:
+A head keeps a matrix S. A token decays it, writes into it under the token's key, and reads it. The gated
+delta rule writes the difference from the value stored there; without a rate b the value is added:
 
     S = exp(g) S;   S = S + k (b (v - S^T k))^T   or   S = S + k v^T;   o = S^T q
 
-With the products of all decays of a chunk, the corrections of its tokens are the solution of one triangular
-system (Yang et al. 2025, arXiv:2412.06464, section 3.3): as exact as token by token, and few large products.
+With the products of all decays of a chunk, the corrections of its tokens solve one triangular system (Yang et
+al. 2025, arXiv:2412.06464, section 3.3). It is as exact as token by token, and takes few large products.
 
 Shape legend: B batch, T tokens, H heads, K channels of a key, V channels of a value, C tokens of a chunk.
 """
@@ -24,7 +24,7 @@ CHUNK = 64
 
 
 class Heads(NamedTuple):
-    """What the heads make of tokens, in float32."""
+    """The heads' inputs for tokens, in float32."""
 
     query_BHTK: Tensor
     key_BHTK: Tensor
@@ -32,10 +32,10 @@ class Heads(NamedTuple):
     decay_BHT: Tensor
     """g, at most 0."""
     rate_BHT: Tensor | None
-    """b; None where values are added."""
+    """b; None if values are added."""
 
     def part(self, start: int, end: int) -> Heads:
-        """Return the same of some tokens."""
+        """Return the inputs of some tokens."""
         query, key, value, decay = (each[:, :, start:end] for each in self[:4])
         return Heads(
             query, key, value, decay, None if self.rate_BHT is None else self.rate_BHT[:, :, start:end]
@@ -45,10 +45,10 @@ class Heads(NamedTuple):
 def linear_attention(
     heads: Heads, starts_BT: Tensor | None, state_BHKV: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return what the heads read, `BHTV`, and their matrices after the last token, `BHKV`.
+    """Return the heads' outputs, `BHTV`, and their matrices after the last token, `BHKV`.
 
     Args:
-        starts_BT: where documents begin; what is before a document is not read in it. None: nowhere.
+        starts_BT: where documents begin; the state is reset there. None: nowhere.
         state_BHKV: the matrices before the first token; None for zeros.
     """
     batch, count, tokens, _ = heads.query_BHTK.shape
@@ -59,7 +59,7 @@ def linear_attention(
     for start in range(0, tokens, CHUNK):
         end = min(start + CHUNK, tokens)
         starts_BC = None if starts_BT is None else starts_BT[:, start:end]
-        with without_autocast(state_BHKV.device):  # What is rounded here, all later tokens read.
+        with without_autocast(state_BHKV.device):  # All later tokens would read a rounding error made here.
             read_BHCV, state_BHKV = _chunk(heads.part(start, end), starts_BC, state_BHKV)
         read.append(read_BHCV)
     return torch.cat(read, dim=2), state_BHKV
@@ -82,7 +82,7 @@ def _chunk(heads: Heads, starts_BC: Tensor | None, state_BHKV: Tensor) -> tuple[
     if rate_BHC is not None:
         system_BHCC = rate_BHC[..., None] * (key_BHCK @ key_BHCK.mT) * between_BHCC
         wanted_BHCV = value_BHCV - since_BHC[..., None] * (key_BHCK @ state_BHKV)
-        # The diagonal is taken to be 1.
+        # The diagonal is assumed to be 1.
         written_BHCV = torch.linalg.solve_triangular(
             system_BHCC, rate_BHC[..., None] * wanted_BHCV, upper=False, unitriangular=True
         )

@@ -25,12 +25,12 @@ class RootsForCausalLM(RootsForNextToken, GenerationMixin):
     head_kind = "lm"
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits for what the head's matrix gives: scaled, with their bias, and capped."""
+        """Return the logits for the output of the head's matrix: scaled, with their bias, and softcapped."""
         logits_NV, cap = super().bounded(logits_NV), self.config.spec.lm_head.softcap
         return logits_NV if cap is None else cap * torch.tanh(logits_NV / cap)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what `forward` reads next: the whole text anew where LongRoPE's factors change."""
+        """Return the next inputs of `forward`: the whole text again when LongRoPE's factors change."""
         length, past = longrope_length(self.config.spec), kwargs.get("past_key_values")
         held = 0 if past is None else past.get_seq_length()
         if length is not None and 0 < held <= length < input_ids.shape[1]:
@@ -52,7 +52,7 @@ class RootsForCausalLM(RootsForNextToken, GenerationMixin):
         output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        """Return logits `BTV`, of the last `logits_to_keep` tokens only where that is above 0.
+        """Return logits `BTV`; only of the last `logits_to_keep` tokens if that is above 0.
 
         With `labels` (`BT`, -100 where nothing is scored) the loss is the mean cross-entropy of each label
         given the tokens before it. The other arguments are those of `RootsModel`.

@@ -1,6 +1,6 @@
-"""Linear and embedding modules over quantized weights, and the storage formats they read.
+"""Linear and embedding modules over quantized weights, and their storage formats.
 
-Each format is stored so that an ONNX graph takes the tensors as they are:
+An ONNX graph uses the stored tensors unchanged:
 
 | format | `weight` | `weight_scale` | meaning |
 |---|---|---|---|
@@ -8,22 +8,22 @@ Each format is stored so that an ONNX graph takes the tensors as they are:
 | `w8` | uint8 `(out, groups, size)` | `(out, groups)` | symmetric about 128 in groups along the input |
 | `w4` | uint8 `(out, groups, size / 2)` | `(out, groups)` | asymmetric in groups |
 
-In `w8a8`, two neighbours of a row (the first and second, the third and fourth, and so on) that have one sign
-add up to 128 at the most. x86 before 8-bit dot products adds the products of such a pair in 16 bits
-(`vpmaddubsw`), and 255 times 128 is the most that fits. So every processor gives the exact sum by its fastest
+In `w8a8`, two neighbours of a row (the first and second, the third and fourth, and so on) with the same sign
+add up to at most 128. x86 without 8-bit dot products adds the products of such a pair in 16 bits
+(`vpmaddubsw`), where at most 255 times 128 fits. So every processor gives the exact sum with its fastest
 kernel.
 
-The input of a grouped format is rounded to int8 too, each token in the same groups: so does ONNX Runtime's
-kernel at the accuracy level that is fast.
+The input of a grouped format is rounded to int8 too, each token in the same groups, as in ONNX Runtime's
+kernel at its fast accuracy level.
 
 A `w8a8` module may have an `input_scale`, a scalar that calibration found. Its input is then rounded by this
-one step for all tokens. No token's largest value is looked for, so encoders read faster.
+step for all tokens. Encoders read faster, because no maximum of a token is computed.
 
 `w4` has a `weight_zero_point` as well, uint8 `(out, ceil(groups / 2))`. Two 4-bit values share a byte, the
 even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`. An input width that is no
-multiple of the group size is padded with values that dequantize to zero. An embedding that is the output head
-too has a `lookup_scale`, `(width,)`. The modules compute what the graph computes, in float32, so that a
-checkpoint can be judged without it.
+multiple of the group size is padded with values that dequantize to zero. An embedding that also serves as the
+output head has a `lookup_scale`, `(width,)`. The modules compute the same as the graph, in float32, so that a
+checkpoint can be measured without it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Format = Literal["w8a8", "w8", "w4"]
 FORMATS: tuple[Format, ...] = ("w8a8", "w8", "w4")
 ACTIVATION_LEVELS = 127
 PAIR_LARGEST = 128
-"""What two neighbours of one sign add up to in `w8a8`, at the most."""
+"""Largest sum of two neighbours of the same sign in `w8a8`."""
 CacheFormat = Literal["int8"]
 CACHE_FORMATS: tuple[CacheFormat, ...] = ("int8",)
 UINT8_ZERO_POINT = 128
 
 
 def groups_for(width: int, group_size: int) -> int:
-    """Return how many groups cover an input of `width`."""
+    """Return the number of groups for an input of `width`."""
     return -(-width // group_size)
 
 
@@ -60,15 +60,15 @@ def matrix_bytes(rows: int, width: int, weight_format: Format, group_size: int) 
 
 
 def pairs_of(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return views of the first and the second of each pair along the last axis; an odd last one has none."""
+    """Return views of the first and second of each pair along the last axis; an odd last one is left out."""
     width = levels.shape[-1] // 2 * 2
     return levels[..., 0:width:2], levels[..., 1:width:2]
 
 
 def sums_fit(model: nn.Module) -> bool:
-    """Return whether all pairs of a model's `w8a8` matrices keep their bound.
+    """Return whether all pairs in a model's `w8a8` matrices keep their bound.
 
-    Those that an earlier version wrote need not.
+    Matrices of an earlier version may not.
     """
     return all(
         int((first.int() + second.int()).abs().amax()) <= PAIR_LARGEST
@@ -109,7 +109,7 @@ def quantize_by(x: Tensor, scale: Tensor) -> Tensor:
 
 
 def rounded_input(x: Tensor, weight_format: Format, group_size: int) -> Tensor:
-    """Return an input as a matrix of this format sees it: rounded to int8, and back in floating point."""
+    """Return an input as this format reads it: rounded to int8, and converted back to floating point."""
     if weight_format == "w8a8":
         levels, scale = quantize_tokens(x)
         return levels * scale
@@ -157,7 +157,7 @@ class QuantizedWeight(nn.Module):
         return (centred * scale[..., None]).flatten(-2)[..., : self.width]
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return `x @ weight.T + bias`, with the input rounded to int8 as the format says."""
+        """Return `x @ weight.T + bias`, with the input rounded to int8 by the format."""
         if self.format != "w8a8":
             rounded = rounded_input(x.float(), self.format, self.group_size)
             return F.linear(rounded, self.dequantize(), bias).to(x.dtype)
@@ -199,8 +199,8 @@ class QuantizedLinear(QuantizedWeight):
 class QuantizedEmbedding(QuantizedWeight):
     """An embedding over a quantized table; a tied output head multiplies by the same table.
 
-    What the head reads may have been divided by a scale for each channel, and the table multiplied by it;
-    rows that are looked up have to be divided again. So a tied table has a `lookup_scale`, `(width,)`.
+    Smoothing may divide the head's input by a scale for each channel and multiply the table by it; embeddings
+    that are looked up must be divided again. So a tied table has a `lookup_scale`, `(width,)`.
     """
 
     lookup_scale: Tensor | None
@@ -214,13 +214,13 @@ class QuantizedEmbedding(QuantizedWeight):
         return self.looked_up(tokens)
 
     def looked_up(self, tokens: Tensor | None = None) -> Tensor:
-        """Return the embedding's own rows: those of `tokens`, or all."""
+        """Return the embedding's rows: those of `tokens`, or all."""
         rows = self.dequantize(tokens)
         return rows if self.lookup_scale is None else rows * self.lookup_scale
 
 
 class CacheRounding(nn.Module):
-    """What a cache in int8 keeps of keys and values, as they are after it: symmetric, a scale a channel.
+    """The rounding of keys and values in an int8 cache: symmetric, with one scale a channel.
 
     The scales are fixed, so that a graph can write each new token into the cache once and read it as it is.
     """
@@ -234,7 +234,7 @@ class CacheRounding(nn.Module):
         self.register_buffer("value_scale", torch.ones(heads, width))
 
     def forward(self, key_BGSD: Tensor, value_BGSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys, rotated already, and the values, each at the nearest of its channel's levels."""
+        """Return rotated keys, and values, each rounded to the nearest level of its channel."""
         return _at_levels(key_BGSD, self.key_scale), _at_levels(value_BGSD, self.value_scale)
 
 
@@ -249,7 +249,7 @@ def has_int8_cache(config: Any) -> bool:
 
 
 def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn.Module:
-    """Return the linear layer that the config asks for under this module name, plain or quantized."""
+    """Return the linear layer that the config defines for this module name, plain or quantized."""
     weight_format = format_of(config, name)
     if weight_format is None:
         return nn.Linear(width, rows, bias=bias)
@@ -258,10 +258,10 @@ def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn
 
 
 def make_embedding(config: Any, name: str, *, width: int, tied: bool) -> nn.Module:
-    """Return the table of tokens that the config asks for under this module name, plain or quantized.
+    """Return the table of tokens that the config defines for this module name, plain or quantized.
 
     Args:
-        tied: whether the head multiplies by it too.
+        tied: whether the head uses it too.
     """
     weight_format = format_of(config, name)
     if weight_format is None:
@@ -278,5 +278,5 @@ def stored_group_size(config: Any, name: str) -> int:
 
 
 def format_of(config: Any, name: str) -> Format | None:
-    """Return the storage format of a module, or None where its weights are plain."""
+    """Return the storage format of a module, or None if its weights are plain."""
     return config.quantization["formats"].get(name) if config.quantization else None

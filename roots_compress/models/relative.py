@@ -1,4 +1,4 @@
-"""What attention sees of places: which slots hold tokens, distances in buckets, and an encoder's output."""
+"""Positions for attention: slots with tokens, distances in buckets, and an encoder's output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from roots_compress.models.ops.positions import Disentangled, Relative
 
 
 class Distances:
-    """The distances of keys from queries, made when they are first asked for.
+    """The distances of keys from queries, computed when first needed.
 
-    The distances of one document are those of its slots, however many are packed into a window.
+    Distances within a document are those of its slots, so packing does not change them.
 
     Args:
-        queries: T; they are the last of the keys.
-        key_valid_BS: for the number of keys.
+        queries: T; they are in the last slots.
+        key_valid_BS: used for the number of keys.
     """
 
     def __init__(self, queries: int, key_valid_BS: Tensor, *, causal: bool) -> None:
@@ -28,7 +28,7 @@ class Distances:
         self._buckets: dict[Relative | Disentangled, Tensor] = {}
 
     def buckets(self, relative: Relative | Disentangled) -> Tensor:
-        """Return the bucket or the row of each distance, `TS`."""
+        """Return the bucket or row of each distance, `TS`."""
         if relative not in self._buckets:
             slots_S = torch.arange(self._key_valid_BS.shape[1], device=self._key_valid_BS.device)
             distance_TS = slots_S[None, :] - slots_S[-self._queries :, None]
@@ -41,7 +41,7 @@ class Distances:
 
 
 def bucket_of(distance_TS: Tensor, relative: Relative, *, causal: bool) -> Tensor:
-    """Return the buckets of distances of keys from queries, above 0 where the key comes later."""
+    """Return the buckets of distances of keys from queries, which are positive for later keys."""
     count, first_TS = relative.buckets, torch.zeros_like(distance_TS)
     away_TS = (-distance_TS).clamp(min=0)
     if not causal:
@@ -56,7 +56,7 @@ def bucket_of(distance_TS: Tensor, relative: Relative, *, causal: bool) -> Tenso
 
 
 def row_of(distance_TS: Tensor, disentangled: Disentangled) -> Tensor:
-    """Return the rows of distances of keys from queries, above 0 where the key comes later."""
+    """Return the rows of distances of keys from queries, which are positive for later keys."""
     side, behind_TS = disentangled.rows // 2, -distance_TS
     if disentangled.max_distance is not None:
         exact = side // 2
@@ -71,17 +71,17 @@ def row_of(distance_TS: Tensor, disentangled: Disentangled) -> Tensor:
 
 @dataclass(frozen=True)
 class Source:
-    """What cross-attention reads: an encoder's output, and which of it each query sees."""
+    """The input of cross-attention: an encoder's output, and the positions that each query sees."""
 
     states_BSW: Tensor
-    """After the encoder's final norm."""
+    """The output after the encoder's final norm."""
     visible_B1TS: Tensor | None
-    """True where a query may attend to a key; None where all see all."""
+    """True where a query may attend to a key; None if all see all."""
     cache: EncoderDecoderCache | None = None
-    """Keeps its keys and values once they were made."""
+    """Caches its keys and values."""
 
     def to(self, device: torch.device) -> Source:
-        """Return the same on a device."""
+        """Return a copy on a device."""
         visible = self.visible_B1TS
         return Source(self.states_BSW.to(device), None if visible is None else visible.to(device), self.cache)
 
@@ -96,13 +96,14 @@ class Source:
     ) -> Source:
         """Return the source of queries.
 
-        A query that would see nothing sees everything, so that no softmax is over nothing.
+        A query that would see nothing sees everything, so that no softmax is empty.
 
         Args:
             states_BSW: the encoder's output.
-            valid_BS: False at padding; None where there is none.
-            segments_BS: the number of each slot's document, where several are packed.
-            own_segments_BT: that of each query's; it sees the document of the same number only.
+            valid_BS: False at padding; None without padding.
+            segments_BS: the number of each slot's document, if several are packed.
+            own_segments_BT: the number of each query's document; it sees only the document with the same
+                number.
         """
         kept = cache if isinstance(cache, EncoderDecoderCache) else None
         if valid_BS is None and segments_BS is None:

@@ -1,11 +1,11 @@
-"""Cutting units out of a model along the axes of its blocks, and channels out of its residual stream.
+"""Removes units along the axes of a model's blocks, and channels of its residual stream.
 
-torch-pruning finds what goes together. It traces one block at a time, which keeps it quick however deep the
-model is: a block's `coupled` leaves out what mixes channels inside a head only (norms of queries and keys,
-rotary positions, softmax), where the graph would lose track of which channel is which. The residual stream is
-traced through the whole model in the same way: a channel of it is a column of the embeddings and of what
-reads it, a row of what writes it, an element of every norm. What a block says of its axes (`models/ops/`) is
-what is found here; a test compares them.
+torch-pruning finds the parameters that belong together. It traces one block at a time, so its time does not
+depend on the model's depth. A block's `coupled` leaves out operations that mix channels only inside a head
+(norms of queries and keys, rotary positions, softmax), because the trace would lose the channels there. The
+residual stream is traced through the whole model in the same way: each of its channels is a column of the
+embeddings and of the stream's readers, a row of its writers, and an element of every norm. A test compares
+the groups found here with the axes of the blocks (`models/ops/`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from roots_compress.models.ops.base import Axis
 from roots_compress.models.spec import Place
 
 StreamNorm = nn.RMSNorm | nn.LayerNorm
-# Two tokens or more: with one, the graph takes the shape of a head for that of a flattened feature map.
+# At least two tokens: with one, the graph mistakes the shape of a head for a flattened feature map.
 TRACED_TOKENS = 3
 
 
@@ -53,23 +53,23 @@ def axis_of(block: Block, name: str) -> Axis:
 
 
 def columns_of(axis: Axis, units: Sequence[int]) -> list[int]:
-    """Return the input channels of an axis's projection that these units have."""
+    """Return these units' input channels in an axis's projection."""
     return [unit * axis.size + offset for unit in units for offset in range(axis.size)]
 
 
 def group_of(
     block: Block, axis: Axis, units: Sequence[int] | None = None, *, part: str | None = None
 ) -> tp.dependency.Group:
-    """Return torch-pruning's group of these units of an axis (all without), rooted in its projection.
+    """Return torch-pruning's group of these units of an axis (by default all), rooted in its projection.
 
     Args:
-        axis: with a projection, or with parts.
-        part: of the axis, whose units they are.
+        axis: one with a projection or with parts.
+        part: the part of the axis to which the units belong.
     """
     projection = part or axis.projection
     assert projection is not None, f"{axis.name} has no projection"
     root = block.linear(projection)
-    # The graph is read off autograd, also where the parameters are frozen.
+    # The graph is read from autograd, also if the parameters are frozen.
     example_BTW = root.weight.new_zeros(1, TRACED_TOKENS, root.out_features, requires_grad=True)
     was_training = block.training
     with torch.enable_grad():
@@ -83,7 +83,7 @@ def group_of(
     chosen = range(root.in_features) if units is None else columns_of(axis, units)
     group = graph.get_pruning_group(root, tp.prune_linear_in_channels, list(chosen))
     for number, (dependency, indices) in enumerate(group.items):
-        # A key/value channel is named once for every query head that reads it; it is to be cut once.
+        # A key/value channel is listed once for every query head that reads it, but must be cut once.
         if len(set(indices)) < len(indices):
             group[number] = (dependency, sorted(set(indices)))
     return group
@@ -92,10 +92,10 @@ def group_of(
 def keep_units(
     model: RootsWithHead, place: Place, name: str, kept: Sequence[int] | Mapping[str, Sequence[int]]
 ) -> None:
-    """Cut all units of a block's axis but these.
+    """Keep only these units of a block's axis.
 
     Args:
-        kept: the units that stay; of an axis with parts perhaps those of each, equally many.
+        kept: the units that stay; for an axis with parts possibly those of each part, equally many.
 
     Raises:
         InputError: the model is quantized.
@@ -138,7 +138,7 @@ def _keep_in_groups(block: Block, axis: Axis, kept: Sequence[int]) -> int:
 
 
 def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
-    """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are.
+    """Keep only these layers, numbered from 0 as in a KV cache.
 
     Raises:
         InputError: the model is quantized.
@@ -159,12 +159,12 @@ def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
 
 
 def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) -> tp.dependency.Group:
-    """Return the group of these channels of the residual stream (all without), rooted where it begins."""
+    """Return the group of these channels of the residual stream (by default all), rooted where it begins."""
     embedding, projected = model.model.embed_tokens, model.config.spec.embeddings.tables is not None
     norms = StreamNormPruner()
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     was_training = model.training
-    # Tokens carry no gradient, so the graph is read off that of the weights.
+    # Tokens have no gradient, so the graph is read from the weights' gradients.
     model.requires_grad_(True)
     with torch.enable_grad():
         graph = tp.DependencyGraph().build_dependency(
@@ -186,7 +186,7 @@ def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) 
 
 
 def keep_residual_channels(model: RootsWithHead, kept: Sequence[int]) -> None:
-    """Cut all channels of the residual stream but these, and with them the width of the embeddings.
+    """Keep only these channels of the residual stream and of the embeddings.
 
     Raises:
         InputError: the model is quantized.
@@ -197,18 +197,18 @@ def keep_residual_channels(model: RootsWithHead, kept: Sequence[int]) -> None:
         residual_group(model, removed).prune()
         _cut_untraced_readers(model, kept)
     model.config.spec = model.config.spec.with_embeddings(width=len(kept))
-    # Embedding and head were cut each by itself; where they are one matrix, they become so again.
+    # Embedding and head were cut separately; if they were one matrix, they are tied again.
     model.tie_weights()
 
 
 class StreamNormPruner(tp.pruner.function.BasePruningFunc):
-    """Cuts elements out of a norm over the residual stream.
+    """Removes elements of a norm over the residual stream.
 
-    torch-pruning has none for RMS norms, and its own for layer norms does not promise to keep the order.
+    torch-pruning has no such pruner for RMS norms, and its own for layer norms may change the order.
     """
 
     def prune_out_channels(self, layer: StreamNorm, idxs: Sequence[int]) -> StreamNorm:
-        """Remove these elements of the gain, and of the bias where there is one."""
+        """Remove these elements of the gain, and of the bias if there is one."""
         kept = _all_but(idxs, self.get_out_channels(layer))
         for name, parameter in list(layer.named_parameters()):
             setattr(layer, name, self._prune_parameter_and_grad(parameter, kept, 0))
@@ -218,14 +218,14 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
     prune_in_channels = prune_out_channels
 
     def get_out_channels(self, layer: StreamNorm) -> int:
-        """Return how many elements the norm spans."""
+        """Return the norm's width."""
         return layer.normalized_shape[0]
 
     get_in_channels = get_out_channels
 
 
 def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
-    """Cut what runs along an axis and is in no trace."""
+    """Cut parameters along an axis that are not traced."""
     for member in axis.members:
         path, _, name = member.parameter.rpartition(".")
         module = block.get_submodule(path)
@@ -246,7 +246,7 @@ def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
 
 
 def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:
-    """Cut what reads the residual stream and is in no trace, such as a router."""
+    """Cut readers of the residual stream that are not traced, such as a router."""
     halves = [half for layer in model.model.all_layers() for half in layer.halves]
     readers = [each for half in halves for each in half.block.readers()]
     if model.model.embed_layers is not None:
@@ -258,7 +258,7 @@ def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:
 
 
 def _complement(kept: Sequence[int], count: int) -> list[int]:
-    """Return what is not kept. What is kept must be in rising order, within range, and something."""
+    """Return the units to remove. The kept ones must be in rising order, within range, and at least one."""
     assert len(kept) > 0, "nothing would be left"
     assert list(kept) == sorted(set(kept) & set(range(count))), (kept, count)
     return _all_but(kept, count)
@@ -270,7 +270,7 @@ def _all_but(numbers: Sequence[int], count: int) -> list[int]:
 
 
 def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
-    """Run the model with couplings in place of blocks: what reads and writes the stream, in its order."""
+    """Run the model with couplings in place of blocks: the stream's readers and writers, in order."""
     normed_BTW: Tensor | None = None
     for part in model.model.parts():
         hidden_BTW = model.model.embed_tokens(tokens_BT)

@@ -1,6 +1,6 @@
-"""Rotary positions (Su et al. 2021, "RoFormer"): how fast each pair of channels turns, and the turning.
+"""Rotary positions (Su et al. 2021, "RoFormer"): the frequency of each pair of channels, and the rotation.
 
-Shape legend: B batch, T tokens, H heads, D head dimension, d half of the turned channels.
+Shape legend: B batch, T tokens, H heads, D head dimension, d half of the rotated channels.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ CosSin = tuple[Tensor, Tensor]
 
 
 class Frequencies(NamedTuple):
-    """How fast the pairs turn."""
+    """The rotation frequencies of the pairs."""
 
     short_d: Tensor
     """Radians a position, float32."""
     factor: float
     """On cosines and sines."""
     long_d: Tensor | None = None
-    """What holds instead, for all positions, where a text is longer than `length`; None: nothing does."""
+    """The frequencies for all positions of a text longer than `length`; None: the same."""
     length: int | None = None
 
 
 def rotary_frequencies(rope: Rope, head_dim: int, max_positions: int) -> Frequencies:
-    """Return the frequencies of the turned channels.
+    """Return the frequencies of the rotated channels.
 
     Scaled variants are computed by transformers.
     """
@@ -55,7 +55,7 @@ def rotary_frequencies(rope: Rope, head_dim: int, max_positions: int) -> Frequen
         max_position_embeddings=max_positions,
         rope_parameters=parameters,
     )
-    # Inside `from_pretrained` tensors are made without storage unless a device is named.
+    # Inside `from_pretrained` tensors have no storage unless a device is named.
     with torch.device("cpu"):
         frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](llama, device=torch.device("cpu"))
     return Frequencies(frequencies.float(), float(factor))
@@ -71,7 +71,7 @@ def cos_sin(frequencies: Frequencies, position_ids_BT: Tensor) -> CosSin:
 
 
 def rotate(x_BHTD: Tensor, cos_sin: CosSin) -> Tensor:
-    """Apply rotary positions; the two halves of the turned channels, a head's first, form the pairs."""
+    """Apply rotary positions to a head's first channels; their two halves form the pairs."""
     cos_BTd, sin_BTd = cos_sin
     cos, sin = cos_BTd[:, None].to(x_BHTD.dtype), sin_BTd[:, None].to(x_BHTD.dtype)
     turned = 2 * cos.shape[-1]

@@ -1,9 +1,9 @@
-"""Turning the basis of the residual stream, which the model's outputs do not depend on.
+"""Rotates the basis of the residual stream, which does not change the model's outputs.
 
-What writes the stream is turned with it and what reads it is turned back. RMS norms allow that, because a
-rotation leaves the mean square as it is, once their gains stand in the weights of what reads them: SliceGPT
-(Ashkboos et al. 2024, arXiv:2401.15024). Here one rotation serves the whole stream, so that no layer needs a
-matrix of its own on the way around it.
+The stream's writers are rotated with it, and its readers are rotated back. RMS norms allow that, because a
+rotation keeps the mean square, once their gains are moved into the weights that read them: SliceGPT (Ashkboos
+et al. 2024, arXiv:2401.15024). Here one rotation serves the whole stream, so that no layer needs an extra
+matrix on its residual connection.
 
 Shape legend: W hidden size.
 """
@@ -20,8 +20,8 @@ from roots_compress.models.spec import ModelSpec
 def is_rotatable(spec: ModelSpec) -> bool:
     """Return whether the stream has no preferred channels once the gains of its norms are in the weights.
 
-    So it is where RMS norms before the blocks are all the norms that there are: a gain on what a block gives
-    stays with its channels. Nor are token types and per-layer embeddings turned.
+    This holds if the only norms are RMS norms before the blocks: the gain on a block's output belongs to its
+        channels. Token types and per-layer embeddings are not rotated either.
     """
     embeddings = spec.embeddings
     sublayers = [sublayer for layer in spec.layers for sublayer in layer]
@@ -34,14 +34,14 @@ def is_rotatable(spec: ModelSpec) -> bool:
 
 @torch.no_grad()
 def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
-    """Express the residual stream in other axes, in place; the logits stay as they are.
+    """Express the residual stream in other axes, in place; the logits do not change.
 
-    A head that is the embedding too has no place for the final norm's gain, which stays in the norm, averaged
-    over the channels that make up each axis: the logits stay exactly as they are where an axis mixes channels
-    of equal gain alone, and nearly so where their gains are nearly equal.
+    A tied head cannot take the final norm's gain, so the gain stays in the norm, averaged over the channels
+    of each axis. The logits are exactly the same if an axis mixes only channels of equal gain, and nearly the
+    same if their gains are nearly equal.
 
     Args:
-        model: rotatable, its weights plain.
+        model: a rotatable model with plain weights.
         axes_WW: orthonormal columns, the new axes in terms of the channels.
     """
     assert is_rotatable(model.config.spec)
@@ -72,7 +72,7 @@ def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
 
 
 def _turn_readers(norm: nn.Module | None, readers: list[nn.Linear], axes_WW: Tensor) -> None:
-    """Take a norm's gain into what reads it, and turn that."""
+    """Move a norm's gain into its readers, and rotate these."""
     assert isinstance(norm, nn.RMSNorm)
     for reader in readers:
         _set(reader.weight, (reader.weight.double() * norm.weight.double()) @ axes_WW)

@@ -20,13 +20,13 @@ from roots_compress.models.ops.heads import Seq2SeqHead
 
 
 class EncoderForGeneration(nn.Module):
-    """The encoder of a model as transformers' generation calls it, with the model's own embedding."""
+    """A model's encoder in the form that transformers' generation calls, with the model's embedding."""
 
     main_input_name = "input_ids"
 
     def __init__(self, model: RootsForSeq2SeqLM) -> None:
         super().__init__()
-        # Not registered: the modules are the model's.
+        # Not registered as submodules: they belong to the model.
         self._encode = model.encode
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
@@ -35,7 +35,7 @@ class EncoderForGeneration(nn.Module):
 
 
 class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
-    """A ROOTS encoder, and a decoder that predicts the next token of another text from what it gives."""
+    """A ROOTS encoder, and a decoder that predicts the next token of another text from its output."""
 
     head_kind = "seq2seq_lm"
 
@@ -46,7 +46,7 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
 
     @property
     def head(self) -> Seq2SeqHead:
-        """What is made of the decoder's output."""
+        """The head on the decoder's output."""
         head = self.config.spec.head
         assert isinstance(head, Seq2SeqHead)
         return head
@@ -61,7 +61,7 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
         return EncoderForGeneration(self)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """Return what the decoder reads for labels: the start token, then all labels but the last."""
+        """Return the decoder's input for labels: the start token, then all labels but the last."""
         pad = self.config.pad_token_id or 0
         started = F.pad(labels[:, :-1], (1, 0), value=START)
         read_BT: Tensor = self.model.started(started.masked_fill(started == -100, pad))
@@ -91,8 +91,8 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
             decoder_attention_mask: `BT`, with cached tokens before them, 0 at padding.
             encoder_outputs: the encoder's, first `BSW`; it is then not run.
             past_key_values: keys and values of earlier tokens and of the source; extended in place.
-            labels: `BT`, what is to be said, -100 where nothing is scored: gives the mean cross-entropy,
-                and what the decoder reads where `decoder_input_ids` are absent.
+            labels: `BT`, the expected tokens, -100 where nothing is scored. They give the mean cross-entropy,
+                and the decoder's input if `decoder_input_ids` are absent.
             use_cache: whether to return keys and values.
             segment_ids: `BS` numbers of packed sources.
             decoder_segment_ids: `BT` those of their targets.

@@ -1,15 +1,15 @@
-"""What a model is: a specification of blocks, typed, frozen and torch-free.
+"""The specification of a model by its blocks: typed, frozen and torch-free.
 
 `config.json` of a checkpoint is its JSON (version 2). A model is one stack of layers, or an encoder and a
-decoder that reads what it gives; layers are numbered in the order in which they run, the encoder's first. A
-layer is a sequence of sublayers; a sublayer adds what its block gives to the residual stream:
+decoder that reads its output; layers are numbered in running order, the encoder's first. A layer is a
+sequence of sublayers; a sublayer adds its block's output to the residual stream:
 
     x + post_norm(block(pre_norm(x)))       then stream_scale times the sum, and stream_norm of it, if any
 
-What a `parallel` one gives is added together with what the next one gives, which reads the same stream.
+The output of a `parallel` one is added together with that of the next one, which reads the same stream.
 
-Layers may differ in every number and every switch, so a pruned model is an ordinary one. All checks of what a
-model can be are here and in `ops/`; whatever else has to know a switch asks the specification.
+Layers may differ in every number and every switch, so a pruned model is an ordinary one. All checks of a
+model are here and in `ops/`; other code reads switches only from the specification.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ Head = Annotated[
 
 
 class Place(NamedTuple):
-    """Where a block is."""
+    """The place of a block."""
 
     layer: int
-    """Number of its layer, in the order in which they run."""
+    """Number of its layer, in running order."""
     name: str
 
 
@@ -64,9 +64,9 @@ class ModelSpec(Part):
     embeddings: Embeddings
     head: Head = LmHead()
     tied: bool = True
-    """Whether the head's matrix is the embedding's."""
+    """Whether the head and the embedding share one matrix."""
     max_positions: Count
-    """Positions that the model was made for."""
+    """Longest text, in tokens."""
 
     @model_validator(mode="after")
     def _stacks_fit(self) -> Self:
@@ -100,7 +100,7 @@ class ModelSpec(Part):
         """Return the specification that JSON values describe.
 
         Raises:
-            ValueError: the first thing that is wrong with them, and the key where it is.
+            ValueError: the first fault in them, with its key.
         """
         try:
             return cls.model_validate_json(json.dumps(fields))
@@ -114,17 +114,17 @@ class ModelSpec(Part):
 
     @property
     def stack(self) -> Stack:
-        """The stack whose output the head reads: the only one, or the decoder."""
+        """The stack under the head: the only one, or the decoder."""
         return self.stacks["decoder" if "decoder" in self.stacks else "encoder"]
 
     @property
     def source(self) -> Stack | None:
-        """The encoder whose output the decoder's cross-attention reads; None of a model of one stack."""
+        """The encoder that the decoder's cross-attention reads; None in a model of one stack."""
         return self.stacks["encoder"] if len(self.stacks) == 2 else None
 
     @property
     def begins(self) -> int:
-        """The number of the first layer of `stack`: how many layers the encoder before it has."""
+        """The number of the first layer of `stack`, which is the number of the encoder's layers."""
         return 0 if self.source is None else len(self.source.layers)
 
     @property
@@ -137,7 +137,7 @@ class ModelSpec(Part):
         """The head of a model that predicts the next token.
 
         Raises:
-            ValueError: the model is for something else.
+            ValueError: the model has another kind of head.
         """
         if not isinstance(self.head, LmHead):
             raise ValueError(f"the model does not predict the next token; its head is {self.head.kind}")
@@ -150,7 +150,7 @@ class ModelSpec(Part):
 
     @property
     def is_endless(self) -> bool:
-        """Whether the model tells tokens apart by distances alone, so that no length is too much for it."""
+        """Whether positions enter by distances alone, so that the length is unlimited."""
         own = (each for each in self.attentions() if each.source == "self")
         return self.embeddings.positions is None and all(each.relative is not None for each in own)
 
@@ -161,11 +161,11 @@ class ModelSpec(Part):
 
     @property
     def needed(self) -> frozenset[int]:
-        """Numbers of the layers whose keys and values others take."""
+        """Numbers of the layers whose keys and values other layers take."""
         return frozenset(self.begins + index for index in self.stack.needed)
 
     def layer_path(self, index: int) -> str:
-        """Return the name of a layer's module, which its tensors' names begin with."""
+        """Return the name of a layer's module, the prefix of its tensors' names."""
         if index < self.begins:
             return f"{ENCODER}.layers.{index}"
         return f"model.layers.{index - self.begins}"
@@ -181,14 +181,14 @@ class ModelSpec(Part):
 
     @property
     def body_parameters(self) -> int:
-        """Numbers in the layers and in the norms after them."""
+        """Parameters of the layers and of the norms after them."""
         norms = [stack.final_norm for stack in self.running if stack.final_norm is not None]
         found = sum(sublayer.parameters(self.width) for layer in self.layers for sublayer in layer)
         return found + sum(norm.parameters(self.width) for norm in norms)
 
     @property
     def parameters(self) -> int:
-        """Numbers in the whole model; a matrix that is shared counts once."""
+        """Parameters of the whole model; a shared matrix counts once."""
         each = self.embeddings
         begins = len(self.stacks) * each.parameters
         tables = (1 if self.tied else 2) * self.table_weights
@@ -205,22 +205,22 @@ class ModelSpec(Part):
 
     @property
     def table_weights(self) -> int:
-        """Numbers in the tokens' table; of a head that predicts tokens as many again, if it is not tied."""
+        """Weights in the tokens' table; twice as many with an untied head that predicts tokens."""
         return self.embeddings.vocabulary * self.embeddings.table_width
 
     def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
-        """Yield every block and where it is, in the order in which they run."""
+        """Yield every block with its place, in running order."""
         for index, layer in enumerate(self.layers):
             for sublayer in layer:
                 yield Place(index, sublayer.name), sublayer.op
 
     def states(self) -> tuple[State, ...]:
-        """Return what a cache keeps of the stack that the head reads, in the order in which it runs."""
+        """Return the cached states of the stack under the head, in running order."""
         layers = enumerate(self.stack.layers)
         return tuple(state for index, layer in layers for each in layer for state in each.op.states(index))
 
     def attentions(self) -> tuple[Attention, ...]:
-        """Return every attention, in the order in which they run."""
+        """Return every attention, in running order."""
         return tuple(op for _, op in self.blocks() if isinstance(op, Attention))
 
     def op(self, place: Place) -> OpSpec:
@@ -228,7 +228,7 @@ class ModelSpec(Part):
         return next(each.op for each in self.layers[place.layer] if each.name == place.name)
 
     def matrices(self) -> dict[str, Matrix]:
-        """Return every matrix that may be quantized, by its module's name: the tables, then the layers'."""
+        """Return every matrix that may be quantized, by module name: the tables, then the layers'."""
         table = Matrix(self.embeddings.vocabulary, self.embeddings.table_width, False)
         found = {EMBEDDING: table}
         if self.predicts_tokens and not self.tied:
@@ -244,8 +244,8 @@ class ModelSpec(Part):
         """Return the specification with other layers.
 
         Args:
-            layers: in the order in which they run.
-            begins: how many of them are those of the encoder before a decoder; as many as now if None.
+            layers: in running order.
+            begins: how many of them belong to the encoder before a decoder; None: as many as now.
         """
         first = self.begins if begins is None else begins
         stacks = {
@@ -267,7 +267,7 @@ class ModelSpec(Part):
         return self.with_layers((*self.layers[: place.layer], layer, *self.layers[place.layer + 1 :]))
 
     def with_embeddings(self, **changes: Any) -> ModelSpec:
-        """Return the specification with other numbers of its embeddings."""
+        """Return the specification with other values for its embeddings."""
         return changed(self, embeddings=changed(self.embeddings, **changes))
 
 

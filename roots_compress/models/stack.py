@@ -1,4 +1,4 @@
-"""Embeddings, layers (`layer.py`) and the final norm: all of a ROOTS model but its head.
+"""Embeddings, layers (`layer.py`) and the final norm: a ROOTS model without its head.
 
 Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size.
 """
@@ -31,7 +31,7 @@ from roots_compress.models.spec import EMBEDDING, Stack
 
 
 class RootsPreTrainedModel(PreTrainedModel):
-    """What transformers needs to know to load, save and initialise a ROOTS model."""
+    """The settings with which transformers loads, saves and initialises a ROOTS model."""
 
     config: RootsConfig
     config_class = RootsConfig
@@ -42,7 +42,7 @@ class RootsPreTrainedModel(PreTrainedModel):
 
 
 class StackParts(nn.Module):
-    """What a stack has of its own: a table of places, norms and layers; the tokens' table is the model's."""
+    """A stack's own modules: a table of positions, norms and layers; the tokens' table is the model's."""
 
     config: RootsConfig
 
@@ -76,7 +76,7 @@ class StackParts(nn.Module):
         return hidden_BTW if embeddings.tables is None else self.embed_projection(hidden_BTW)
 
     def normed(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what reads the stack's output, for the stream after the last layer."""
+        """Return the stack's normed output, for the stream after the last layer."""
         norm = getattr(self, "norm", None)
         return hidden_BTW if norm is None else norm(hidden_BTW)
 
@@ -92,7 +92,7 @@ class RootsEncoder(StackParts):
 
 
 class RootsModel(RootsPreTrainedModel, StackParts):
-    """Embeddings, layers and the final norm of the stack that the head reads; and the encoder before it."""
+    """Embeddings, layers and final norm of the stack under the head, and the encoder before it, if any."""
 
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
@@ -102,7 +102,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         self.embed_layers = None if spec.embeddings.layer_inputs is None else LayerInputTables(config)
         self.encoder = RootsEncoder(config) if spec.source is not None else None
         self.add_parts(spec.stack)
-        # Kept outside the state dict, and in float32 whatever the weights' dtype.
+        # Not in the state dict, and always float32, whatever the weights' dtype.
         self._rotary = {
             (each.rope, each.head_dim): rotary_frequencies(each.rope, each.head_dim, spec.max_positions)
             for each in spec.attentions()
@@ -119,7 +119,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         return (self,) if self.encoder is None else (self.encoder, self)
 
     def parts_and_layers(self) -> Iterator[tuple[StackParts, int, int]]:
-        """Yield each stack with the numbers of its first layer and of the one after its last."""
+        """Yield each stack with the number of its first layer, and the number after its last."""
         first = 0
         for part in self.parts():
             yield part, first, first + len(part.layers)
@@ -146,24 +146,24 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         encoder_states: Tensor | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
-        """Run the stack; where an encoder is before it, that first.
+        """Run the stack; if there is an encoder, run that first.
 
         Without an encoder the first arguments are the stack's. With one, `input_ids`, `attention_mask`,
         `segment_ids` and `inputs_embeds` are the encoder's, and those that begin with `decoder` are the
         decoder's, as the cache is.
 
         Args:
-            attention_mask: `BS`, 0 at padding; None where nothing is padded.
-            position_ids: `BT`; derived from the mask where absent.
+            attention_mask: `BS`, 0 at padding; None without padding.
+            position_ids: `BT`; derived from the mask if absent.
             past_key_values: keys and values of earlier tokens; extended in place.
             inputs_embeds: `BTW`, in place of `input_ids`.
-            use_cache: whether to return keys and values for decoding; by default where nothing is trained.
+            use_cache: whether to return keys and values for decoding; by default outside of training.
             segment_ids: `BT` document numbers of packed windows; tokens attend within their document
                 only, and positions restart at each. Not together with a cache.
             output_hidden_states: also return the residual stream after the embedding and after each layer of
                 the stack that the head reads.
-            token_type_ids: `BT`; all 0 where absent.
-            decoder_input_ids: `BT` tokens; `START` stands for the token that the decoder begins with.
+            token_type_ids: `BT`; all 0 if absent.
+            decoder_input_ids: `BT` tokens; `START` stands for the token with which the decoder begins.
             decoder_attention_mask: as `attention_mask`.
             decoder_segment_ids: as `segment_ids`; tokens see the encoder's documents of the same number.
             encoder_states: the encoder's output `BSW`, which is then not run.
@@ -216,7 +216,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, *[None] * 6)
 
     def started(self, decoder_input_ids: Tensor) -> Tensor:
-        """Return a decoder's tokens with the model's own start token where `START` is."""
+        """Return a decoder's tokens with `START` replaced by the model's start token."""
         head = self.config.spec.head
         assert isinstance(head, Seq2SeqHead)
         return decoder_input_ids.masked_fill(decoder_input_ids == START, head.start)
@@ -234,7 +234,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         states: list[Tensor] | None,
         input_ids: Tensor | None,
     ) -> Tensor:
-        """Return the normed output of a stack, `BTW`; its residual stream goes into `states`."""
+        """Return the normed output of a stack, `BTW`; its residual stream is appended to `states`."""
         batch, tokens, _width = embeds_BTW.shape
         past = cache.get_seq_length() if cache is not None else 0
         if segment_ids is not None and past:
@@ -257,7 +257,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             None if self.embed_layers is None else self.embed_layers(input_ids, hidden_BTW),
         )
         for layer in part.layers:
-            if states is not None:  # Else each goes when the next is there: at 32k tokens they are gigabytes.
+            if states is not None:  # Else each is freed early: at 32k tokens they are gigabytes.
                 states.append(hidden_BTW)
             hidden_BTW = layer(hidden_BTW, context)
         if states is not None:
@@ -274,7 +274,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         *,
         masked: bool,
     ) -> dict[Sees, attention.View]:
-        """Return which keys of a stack its queries see, for every window of it."""
+        """Return which keys the queries of a stack see, for each of its windows."""
         ops = (sublayer.op for layer in stack.layers for sublayer in layer)
         own = [each for each in ops if isinstance(each, Attention) and each.source == "self"]
         return {

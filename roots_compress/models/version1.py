@@ -1,6 +1,6 @@
-"""Version 1 of a ROOTS config.json, read for good: a list of widths by layer, the rest alike for all.
+"""Version 1 of a ROOTS config.json, still read: a list of widths by layer, all else equal for all layers.
 
-Torch-free. `spec_of` makes a specification of its fields. A student's shape may still be written in them.
+Torch-free. `spec_of` makes a specification from its fields. A student's shape may still use them.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
     "attention": {"kind": "dense"},
 }
-"""Every field that describes the model, and what it is where a file does not say it."""
+"""Every field that describes the model, with its default."""
 ATTENTION_KEYS = {"dense": (), "top_m": ("top_m",), "block": ("block_size", "num_blocks")}
-"""Keys beside `kind` of each attention; all are integers of at least 1."""
+"""Keys of each attention besides `kind`; all are integers of at least 1."""
 ROPE_KEYS = {
     "default": (),
     "linear": ("factor",),
@@ -61,7 +61,7 @@ ROPE_KEYS = {
     ),
     "proportional": ("partial_rotary_factor",),
 }
-"""Keys beside `rope_type` and `rope_theta` of each scaling of rotary positions."""
+"""Keys of each scaling of rotary positions, besides `rope_type` and `rope_theta`."""
 CHOICES = {
     "norm": ("rms_norm", "layer_norm"),
     "position": ("rotary", "learned"),
@@ -78,21 +78,21 @@ FLAGS = (
 WIDTH_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
 LAYER_KEYS = (*WIDTH_KEYS, "sliding_window")
 TENSOR_NAMES = {"input_layernorm": "self_attn_pre_norm", "post_attention_layernorm": "mlp_pre_norm"}
-"""Modules of a layer that version 1 named otherwise."""
+"""Modules of a layer that had another name in version 1."""
 
 
 def renamed(tensor: str) -> str:
-    """Return the name that a tensor of a version 1 checkpoint has now."""
+    """Return the current name of a tensor of a version 1 checkpoint."""
     return ".".join(TENSOR_NAMES.get(part, part) for part in tensor.split("."))
 
 
 def read_spec(config: Fields) -> ModelSpec:
     """Return the specification that the keys of a ROOTS config.json describe, of either version.
 
-    Keys that describe something else are passed over.
+    Keys that describe something else are ignored.
 
     Raises:
-        ValueError: the model cannot be; the first fault is named, and its key.
+        ValueError: the model is impossible; the message names the first fault and its key.
     """
     if newer := SPEC_KEYS & config.keys():
         if older := DEFAULTS.keys() & config.keys():

@@ -1,4 +1,4 @@
-"""Copies of a model that share the weights that are not changed."""
+"""Copies of a model that share its unchanged weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from roots_compress.models.heads import RootsWithHead
 
 
 def sharing_copy(model: RootsWithHead) -> RootsWithHead:
-    """Return a copy whose parameters are the model's own, each until it is replaced.
+    """Return a copy that shares the model's parameters until it replaces them.
 
-    A cut replaces the parameters that it cuts. What changes a parameter in place would change the model too:
-    call `part_with` first.
+    A cut replaces the parameters that it cuts. To change a parameter in place, call `part_with` first,
+    otherwise the model changes too.
     """
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 @torch.no_grad()
 def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
-    """Give a copy parameters apart from those of the model that it was made from; tied ones stay tied."""
+    """Give a copy its own parameters, apart from the model's; tied ones stay tied."""
     shared = {id(parameter) for parameter in twin.parameters()}
     apart: dict[int, nn.Parameter] = {}
     for module in model.modules():
@@ -35,15 +35,15 @@ def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
 
 @torch.no_grad()
 def as_autocast_reads(model: RootsWithHead, precision: Precision, *, replace: bool = False) -> RootsWithHead:
-    """Return a copy, not to be trained, whose linear layers hold what autocast makes of their weights.
+    """Return a copy for inference whose linear layers hold their weights as autocast converts them.
 
-    Under autocast it computes the same bits, without converting these weights again for each product; where
-    the copy goes to another device, they take half of the bytes there. A weight that is a table of embeddings
-    too stays as it is. Where nothing is converted the model itself is returned.
+    Under autocast it computes the same bits, without converting these weights again for each product; on
+    another device they take half of the bytes. A weight that is also an embedding table is not converted. If
+    nothing is converted the model itself is returned.
 
     Args:
-        model: float weights.
-        replace: change the model itself, of which the memory then never holds both.
+        model: one with float weights.
+        replace: change the model itself, so that memory never holds both.
     """
     if precision == "no":
         return model

@@ -1,1 +1,1 @@
-"""Blocks as modules: the one forward of each."""
+"""Blocks as modules, each with its forward pass."""

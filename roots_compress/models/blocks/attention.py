@@ -57,7 +57,7 @@ class AttentionBlock(Block):
         if spec.sinks:
             self.sinks = nn.Parameter(torch.zeros(spec.heads))
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
-        """Called with keys and values, `BTGD` each, as a cache is to keep them, but not turned yet."""
+        """Called with keys and values, `BTGD` each, as the cache keeps them but before rotary positions."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -66,7 +66,7 @@ class AttentionBlock(Block):
         return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the output projection reads, `(B, T, H * D)`: the heads' contexts side by side."""
+        """Return the output projection's input, `(B, T, H * D)`: the heads' contexts side by side."""
         spec = self.spec
         if spec.source == "cross":
             return self._crossed(x_BTW, context)
@@ -83,7 +83,7 @@ class AttentionBlock(Block):
         return context_BTx * torch.sigmoid(self.gate_proj(x_BTW)) if spec.gated else context_BTx
 
     def _keys_and_values(self, x_BTW: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of all tokens, `BGSD`, those of the new ones added to the cache."""
+        """Return the keys and values of all tokens, `BGSD`, after adding the new ones to the cache."""
         norm = self.spec.qk_norm
         if self.spec.latent is None:
             key_BTx = self.k_proj(x_BTW)
@@ -113,7 +113,7 @@ class AttentionBlock(Block):
         return query_BTx
 
     def _of_latent(self, x_BTW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values of all heads side by side, `BTx`, zeros behind each head's values."""
+        """Return keys and values of all heads side by side, `BTx`, with zeros after each head's values."""
         spec = self.spec
         latent_BTR = self.kv_a_norm(self.kv_a_proj(x_BTW))
         own_BTHd, value_BTHd = (
@@ -125,7 +125,7 @@ class AttentionBlock(Block):
         return key_BTHD.flatten(2), value_BTHD.flatten(2)
 
     def _heads(self, x_BTx: Tensor, norm: str) -> Tensor:
-        """Return queries or keys head by head, `BTHD`, through their norm if it comes before positions."""
+        """Return queries or keys by head, `BTHD`, after their norm if it precedes the positions."""
         spec = self.spec.qk_norm
         over = None if spec is None or spec.after_rope else spec.over
         if over == "projection":
@@ -136,7 +136,7 @@ class AttentionBlock(Block):
         return x_BTHD
 
     def _turned(self, x_BTHD: Tensor, norm: str, context: Context) -> Tensor:
-        """Return queries or keys turned by their positions, `BHTD`, and through a norm that comes after."""
+        """Return queries or keys with rotary positions, `BHTD`, and after a norm that follows them."""
         spec, x_BHTD = self.spec, x_BTHD.transpose(1, 2)
         if spec.rope is not None:
             x_BHTD = rotate(x_BHTD, context.angles[spec.rope, spec.head_dim])
@@ -145,7 +145,7 @@ class AttentionBlock(Block):
         return x_BHTD
 
     def _crossed(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the output projection reads where keys and values are the encoder's."""
+        """Return the output projection's input in cross-attention."""
         spec, source = self.spec, context.source
         assert source is not None
         kept = source.cache
@@ -167,10 +167,10 @@ class AttentionBlock(Block):
         return context_BHTD.transpose(1, 2).flatten(2)
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Join channels head by head, without what mixes them inside a head only.
+        """Join channels head by head, without operations that mix channels only inside a head.
 
-        Along `queries` each query channel meets the column of the output projection that its head's context
-        goes to; along other axes keys and values meet it too.
+        Along `queries` each query channel is joined to the output projection's column of its head's context;
+        along other axes keys and values are joined too.
         """
         out_BTW: Tensor
         if self.spec.latent is not None:
@@ -194,7 +194,7 @@ class AttentionBlock(Block):
             return key_BTC
         batch, tokens, _ = key_BTC.shape
         heads = key_BTC.view(batch, tokens, spec.kv_heads, spec.head_dim).transpose(1, 2)
-        # torch-pruning knows grouped heads by this expansion of five dimensions.
+        # torch-pruning recognises grouped heads by this expansion to five dimensions.
         repeated = heads[:, :, None].expand(-1, -1, spec.queries, -1, -1)
         return repeated.reshape(batch, spec.heads, tokens, -1).transpose(1, 2).reshape(batch, tokens, -1)
 
@@ -225,7 +225,7 @@ class AttentionBlock(Block):
         return attention.dense_attention(query_BHTD, key_BGSD, value_BGSD, seen, scale, causal=spec.causal)
 
     def _by_distance(self, query_BHTD: Tensor, view: attention.View) -> Tensor:
-        """Return what the distances of keys add to the scores, `BHTS`: minus infinity where none is seen."""
+        """Return the scores' bias by distance, `BHTS`: minus infinity at invisible keys."""
         assert self.spec.relative is not None
         added_HTS = self.relative(view.distances.buckets(self.spec.relative)).permute(2, 0, 1)
         added_BHTS: Tensor = added_HTS.to(query_BHTD.dtype).masked_fill(~view.mask(), -torch.inf)
@@ -234,7 +234,7 @@ class AttentionBlock(Block):
     def _by_content(
         self, query_BHTD: Tensor, key_BHSD: Tensor, view: attention.View, spec: Disentangled
     ) -> Tensor:
-        """Return what products with distances add to the scores, `BHTS`; as `_by_distance`."""
+        """Return the scores' bias from products with distances, `BHTS`; as `_by_distance`."""
         row_TS, added_BHTS = view.distances.buckets(spec), torch.zeros((), dtype=query_BHTD.dtype)
         for name in spec.tables:
             of_queries = name == "query_distances"

@@ -1,4 +1,4 @@
-"""What every block answers, what the blocks of a forward pass share, and a block with its norms."""
+"""The interface of blocks, the data they share in a forward pass, and a block with its norms."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ Sees = tuple[int | None, bool]
 
 
 class Route(NamedTuple):
-    """The rows that a linear layer reads, in the order in which it does."""
+    """The rows that a linear layer reads, in its order."""
 
     row_N: Tensor
-    """Their numbers, batch and tokens flattened."""
+    """Indices of the rows, batch and tokens flattened."""
     weight_N: Tensor
-    """The factor on what the block makes of each."""
+    """The factor on the block's output for each row."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the blocks of one forward pass share."""
+    """Data that the blocks of one forward pass share."""
 
     views: Mapping[Sees, View]
-    """Which keys queries see."""
+    """The keys that queries see."""
     angles: Mapping[tuple[Rope, int], CosSin]
     """Cosines and sines, by the rotary positions and the size of the heads."""
     positions_BT: Tensor | None = None
-    """Of each token within its document, padding not counted; None where no block reads it."""
+    """Position of each token within its document, padding not counted; None if no block reads it."""
     valid_BT: Tensor | None = None
-    """False where a new token is padding; None where none is."""
+    """False where a new token is padding; None if there is no padding."""
     cache: Cache | None = None
     source: Source | None = None
-    """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
+    """Input of cross-attention; None without an encoder."""
     layer_inputs_BTLP: Tensor | None = None
-    """Per-layer embeddings of the tokens; None where the model has none."""
+    """Per-layer embeddings of the tokens; None if the model has none."""
     given: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Keys and values, `BGSD` each, of the last attention that gives them, by what takers share with it."""
+    """Keys and values, `BGSD` each, of the last attention that shares them, by the properties that takers
+    have in common with it."""
 
     def to(self, device: torch.device | str | int) -> Context:
-        """Return the same on a device, for layers that are there; keys and values stay where they are."""
+        """Return a copy on a device, for its layers; keys and values stay where they are."""
         device = torch.device(device)
         if all(view.device == device for view in self.views.values()):
             return self
@@ -73,10 +74,10 @@ class Holder(nn.Module):
     """A module whose channels can be traced."""
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return something in which channels meet as they do along an axis, for torch-pruning to trace.
+        """Return a sum or product that couples channels as an axis does, for torch-pruning to trace.
 
         Args:
-            source_BTW: what cross-attention reads besides; the same again if None.
+            source_BTW: the encoder's output for cross-attention; `x_BTW` if None.
         """
         raise NotImplementedError
 
@@ -85,8 +86,8 @@ class Block(Holder):
     """A block of a layer.
 
     Args:
-        name: its own in the model, as in `model.layers.0.mlp`.
-        layer: the number of its layer in its stack: the block's place in a cache.
+        name: its module name, such as `model.layers.0.mlp`.
+        layer: the number of its layer in its stack, which is its index in a cache.
     """
 
     spec: OpSpec
@@ -100,18 +101,18 @@ class Block(Holder):
             self.set_submodule(matrix, linear)
 
     def add_holders(self, config: Any) -> None:
-        """Add what the block has before its linear layers, and what holds them."""
+        """Add the modules other than linear layers, and those that contain linear layers."""
 
     def forward(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the block gives; hooks see it."""
+        """Return the block's output; hooks see it."""
         return self.contribution(x_BTW, context)
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the block gives for what it reads, `BTW`."""
+        """Return the block's output for its input, `BTW`."""
         raise NotImplementedError
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the block's last projection reads, `BTC`.
+        """Return the input of the block's last projection, `BTC`.
 
         Raises:
             NotImplementedError: the block has no single last projection.
@@ -119,38 +120,39 @@ class Block(Holder):
         raise NotImplementedError
 
     def holder(self, projection: str) -> Holder:
-        """Return what the input channels of a linear layer meet other channels in: the block, or a part."""
+        """Return the module in which a linear layer's input channels are coupled: the block, or a part."""
         return self
 
     def read_by_parts(self, x_BTW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield what each part of an axis reads, `NC`, times the factor on what it gives, by its name."""
+        """Yield each part's input, `NC`, times the factor on its output, by the part's name."""
         raise NotImplementedError
 
     def given_by(self, x_BTW: Tensor, axis: str, kept: Sequence[int]) -> Tensor:
-        """Return what the block would give with only these units of such an axis, in the shape of `x_BTW`."""
+        """Return the block's output with only these units of such an axis, in the shape of `x_BTW`."""
         raise NotImplementedError
 
     def drop(self, axis: str, kept: Sequence[int]) -> None:
-        """Keep only these units of an axis that has neither a projection nor parts."""
+        """Keep only these units of an axis with neither a projection nor parts."""
         raise NotImplementedError
 
     def routes(self, x_BTW: Tensor) -> Mapping[str, Route]:
-        """Return which rows the linear layers read that do not read all, by name."""
+        """Return the rows of the linear layers that do not read all, by name."""
         return {}
 
     def run_on_all(self, names: Collection[str], x_BTW: Tensor) -> None:
-        """Run the parts of the block that these linear layers are in on all rows, routed to them or not."""
+        """Run the parts that contain these linear layers on all rows, whether routed to them or not."""
         raise NotImplementedError
 
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
-        """Return how much the units of such an axis give, and to how many tokens, `U` both.
+        """Return the size of the outputs of such an axis's units, and their numbers of tokens, `U` both.
 
-        A unit gives the norm of its output, times its weight in the block's, summed over its tokens.
+        The size is the norm of a unit's output times its weight in the block's output, summed over its
+        tokens.
         """
         raise NotImplementedError
 
     def readers(self) -> list[nn.Linear]:
-        """Return the linear layers that read what the block reads."""
+        """Return the linear layers that read the block's input."""
         return [self.linear(name) for name in self.spec.readers]
 
     def source_readers(self) -> list[nn.Linear]:
@@ -158,11 +160,11 @@ class Block(Holder):
         return [self.linear(name) for name in self.spec.source_readers]
 
     def writers(self) -> list[nn.Linear]:
-        """Return the linear layers whose outputs are what the block gives."""
+        """Return the linear layers whose outputs are the block's output."""
         return [self.linear(name) for name in self.spec.writers]
 
     def linear(self, name: str) -> nn.Linear:
-        """Return a linear layer, which must not be quantized."""
+        """Return an unquantized linear layer."""
         linear = self.get_submodule(name)
         assert isinstance(linear, nn.Linear), f"{name} is {type(linear).__name__}"
         return linear
@@ -177,11 +179,11 @@ def make_norm(spec: Norm, width: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Half:
-    """A block with the norms around it, as they are in a layer now.
+    """A block with the norms around it, in their current state.
 
     Attributes:
         name: the block's, in its layer.
-        parallel: whether what the block gives waits for what the next one gives, which reads the same stream.
+        parallel: whether the block's output is added only with the next block's, which reads the same stream.
         norm_owner: the block that the norm before this one is named after: itself, or the block before it.
         sharing: the blocks after the norm's owner that read the same norm, by their names.
     """
@@ -198,28 +200,28 @@ class Half:
     sharing: Mapping[str, Block]
 
     def read(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the block reads of the residual stream."""
+        """Return the block's input from the residual stream."""
         return as_multiplied(hidden_BTW if self.pre_norm is None else self.pre_norm(hidden_BTW))
 
     def given(self, block_BTW: Tensor) -> Tensor:
-        """Return what is added to the residual stream for what the block gives."""
+        """Return the addition to the residual stream for the block's output."""
         return block_BTW if self.post_norm is None else self.post_norm(block_BTW)
 
     def contribution(self, hidden_BTW: Tensor, context: Context) -> Tensor:
-        """Return what is added to the residual stream, `BTW`."""
+        """Return the addition to the residual stream, `BTW`."""
         return self.given(self.block(self.read(hidden_BTW), context))
 
     def inner(self, hidden_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the block's last projection reads, `BTC`."""
+        """Return the input of the block's last projection, `BTC`."""
         return self.block.inner(self.read(hidden_BTW), context)
 
     def add(
         self, hidden_BTW: Tensor, contribution_BTW: Tensor, waiting_BTW: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the residual stream after an addition to it, and what waits to be added.
+        """Return the residual stream after an addition, and the outputs still to be added.
 
         Args:
-            waiting_BTW: what waits from the blocks before it.
+            waiting_BTW: outputs of parallel blocks before it, still to be added.
         """
         if waiting_BTW is not None:
             contribution_BTW = waiting_BTW + contribution_BTW
@@ -234,5 +236,5 @@ class Half:
 
     @property
     def only_adds(self) -> bool:
-        """Whether the stream after the block is the sum of the stream and what the block gives."""
+        """Whether the stream after the block is the sum of the stream and the block's output."""
         return not self.parallel and self.stream_norm is None and self.stream_scale is None

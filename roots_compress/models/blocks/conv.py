@@ -1,4 +1,4 @@
-"""A gated short convolution, whose cache holds its last inputs.
+"""A gated short convolution; its cache holds its last inputs.
 
 Shape legend: B batch, T new tokens, S those and the cached ones before them, W hidden size, C channels,
 K taps.
@@ -16,7 +16,7 @@ from roots_compress.models.ops.conv import ShortConv
 
 
 class ShortConvBlock(Block):
-    """A causal convolution of each channel by itself, between two gates."""
+    """A causal depthwise convolution between two gates."""
 
     spec: ShortConv
     b_proj: nn.Module
@@ -35,7 +35,7 @@ class ShortConvBlock(Block):
         return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the output projection reads, `BTC`."""
+        """Return the output projection's input, `BTC`."""
         gated_BTC = self.b_proj(x_BTW) * self.x_proj(x_BTW)
         out_BTC = causal_conv(gated_BTC, self.conv.weight, context, self.layer_idx)
         inner_BTC: Tensor = self.c_proj(x_BTW) * (
@@ -44,20 +44,20 @@ class ShortConvBlock(Block):
         return inner_BTC
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Join channels one by one, without the convolution, which no trace follows."""
+        """Join channels one by one, without the convolution, which torch-pruning does not trace."""
         out_BTW: Tensor = self.out_proj(self.b_proj(x_BTW) * self.x_proj(x_BTW) * self.c_proj(x_BTW))
         return out_BTW
 
 
 def causal_conv(x_BTC: Tensor, weight_C1K: Tensor, context: Context, layer: int) -> Tensor:
-    """Return a causal convolution of each channel by itself, `BTC`, over the tokens of a document.
+    """Return a causal depthwise convolution, `BTC`, over the tokens of a document.
 
-    Padding is no token, wherever it is: a token reads the tokens before it across padding.
+    Padding is skipped wherever it is: a token reads the tokens before it across padding.
 
     Args:
         x_BTC: its inputs, of which the cache keeps those of the last tokens.
         weight_C1K: its weights, that of the token itself last.
-        layer: the block's place in the cache.
+        layer: the block's index in the cache.
     """
     tokens, before = x_BTC.shape[1], weight_C1K.shape[-1] - 1
     seen_BCS, positions_BT = x_BTC.mT, context.positions_BT
@@ -66,7 +66,7 @@ def causal_conv(x_BTC: Tensor, weight_C1K: Tensor, context: Context, layer: int)
     seen_BSC = F.pad(seen_BCS, (tokens + before - seen_BCS.shape[-1], 0)).mT
     place_BT = None
     if context.valid_BT is not None:
-        # Padding goes to the front, and so the last inputs of a row are those of its last tokens.
+        # Padding moves to the front, so that the last inputs of a row are those of its last tokens.
         order_BS = F.pad(context.valid_BT, (before, 0), value=True).long().argsort(dim=1, stable=True)
         place_BT = (order_BS.argsort(dim=1)[:, before:] - before).clamp(min=0)
         seen_BSC = seen_BSC.take_along_dim(order_BS[..., None], dim=1)

@@ -25,12 +25,12 @@ class LayerInputBlock(Block):
         return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the last projection reads, `BTP`."""
+        """Return the last projection's input, `BTP`."""
         assert context.layer_inputs_BTLP is not None
         gate_BTP: Tensor = ACTIVATION_FUNCTIONS[self.spec.activation](self.gate_proj(x_BTW))
         return gate_BTP * context.layer_inputs_BTLP[:, :, self.layer_idx]
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return what reads and what writes the stream, joined."""
+        """Join the reader of the stream and its writer."""
         out_BTW: Tensor = self.out_proj(self.gate_proj(x_BTW))
         return out_BTW

@@ -1,4 +1,4 @@
-"""Linear attention, whose cache holds the convolution's last inputs and a matrix for each head.
+"""Linear attention; its cache holds the convolution's last inputs and a matrix for each head.
 
 Shape legend: B batch, T tokens, W hidden size, G key heads, H value heads, K channels of a key, V channels of
 a value, C channels of queries, keys and values together, x heads * channels.
@@ -23,7 +23,7 @@ EPS = 1e-6
 
 
 class LinearAttentionBlock(Block):
-    """What all linear attention does."""
+    """The part that all linear attention shares."""
 
     spec: LinearAttention
     z_proj: nn.Module
@@ -34,7 +34,7 @@ class LinearAttentionBlock(Block):
     dt_bias: nn.Parameter
 
     def add_holders(self, config: Any) -> None:
-        """Add the convolution in three parts, the heads' numbers and the norm."""
+        """Add the convolution in three parts, the heads' parameters and the norm."""
         spec = self.spec
         for letter, size in zip(spec.streams, spec.convolved, strict=True):
             conv = nn.Conv1d(size, size, spec.kernel, groups=size, bias=spec.bias)
@@ -51,9 +51,9 @@ class LinearAttentionBlock(Block):
         return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the output projection reads, `BTx`."""
+        """Return the output projection's input, `BTx`."""
         spec, cache = self.spec, context.cache
-        # Asked for before the convolution's inputs are kept, with which a cache's layer begins.
+        # Read before the convolution's inputs are cached, because that begins the cache's layer.
         state_BHKV = None if cache is None else cache.get_recurrent_state(self.layer_idx)
         read_BTC = torch.cat([self.get_submodule(f"{each}_proj")(x_BTW) for each in spec.streams], dim=-1)
         mixed_BTC = causal_conv(read_BTC, self._convolution("weight"), context, self.layer_idx)
@@ -68,7 +68,7 @@ class LinearAttentionBlock(Block):
         value_BHTV = parts["v"].unflatten(-1, (-1, spec.value_dim)).transpose(1, 2)
         step_BHT = F.softplus(self.a_proj(x_BTW).float() + self.dt_bias).transpose(1, 2)
         valid_BT = context.valid_BT
-        if valid_BT is not None:  # Padding neither decays a matrix nor is written into it.
+        if valid_BT is not None:  # Padding does not change a matrix.
             step_BHT = step_BHT * valid_BT[:, None]
         decay_BHT = -self.A_log.float().exp()[:, None] * step_BHT
         heads = self.heads(query_BHTK, key_BHTK, value_BHTV, decay_BHT, step_BHT, x_BTW)
@@ -83,21 +83,21 @@ class LinearAttentionBlock(Block):
         return self.gated(given_BHTV, value_BHTV, F.silu(self.z_proj(x_BTW)))
 
     def directed(self, x_BGTK: Tensor) -> Tensor:
-        """Return queries or keys as heads read them."""
+        """Return queries or keys in the form that heads use."""
         return x_BGTK
 
     def heads(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, step: Tensor, x: Tensor
     ) -> Heads:
-        """Return what the heads make of tokens, for queries, keys and values, decays and steps, and `BTW`."""
+        """Return the heads' inputs, from queries, keys, values, decays, steps and the block's input `BTW`."""
         raise NotImplementedError
 
     def gated(self, given_BHTV: Tensor, value_BHTV: Tensor, gate_BTx: Tensor) -> Tensor:
-        """Return what the output projection reads, `BTx`, for what heads read, their values and the gate."""
+        """Return the output projection's input, `BTx`, from the heads' outputs, their values and the gate."""
         raise NotImplementedError
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Join values, gate and output channel by channel: what heads share has other sizes."""
+        """Join values, gate and output channel by channel; tensors that heads share have other sizes."""
         out_BTW: Tensor = self.out_proj(self.v_proj(x_BTW) * self.z_proj(x_BTW))
         return out_BTW
 
@@ -125,7 +125,7 @@ class GatedDeltaNetBlock(LinearAttentionBlock):
         return Heads(query * self.spec.key_dim**-0.5, key, value, decay, rate_BHT)
 
     def gated(self, given_BHTV: Tensor, value_BHTV: Tensor, gate_BTx: Tensor) -> Tensor:
-        """Normalise what each head reads, then multiply it by the gate."""
+        """Normalise each head's output, then multiply it by the gate."""
         normed_BTHV: Tensor = self.norm(given_BHTV.transpose(1, 2).to(self.norm.weight.dtype))
         return normed_BTHV.flatten(2) * gate_BTx
 

@@ -29,7 +29,7 @@ class MlpBlock(Block):
     down_proj: nn.Module
 
     def add_holders(self, config: Any) -> None:
-        """Add what its weight is made by, if it is weighed."""
+        """Add the projection for its weight, if it is weighed."""
         if self.spec.weighed:
             self.router = nn.Linear(config.hidden_size, 1, bias=False)
 
@@ -39,12 +39,12 @@ class MlpBlock(Block):
         return out_BTW * self.router(x_BTW).sigmoid() if self.spec.weighed else out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return what the down projection reads, `BTC` for C channels."""
+        """Return the down projection's input, `BTC` for C channels."""
         up_BTC: Tensor = self.up_proj(x_BTW)
         activation = ACTIVATION_FUNCTIONS[self.spec.activation]
         return activation(self.gate_proj(x_BTW)) * up_BTC if self.spec.gated else activation(up_BTC)
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return what it gives unweighed: a channel is a column of down and a row of up and of gate."""
+        """Return the unweighed output: a channel is a column of down and a row of up and of gate."""
         out_BTW: Tensor = self.down_proj(self.inner(x_BTW, Context({}, {})))
         return out_BTW

@@ -19,7 +19,7 @@ from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.ops.moe import EXPERT_LAYERS, Clamp, Groups, Moe
 
 LEAST_SUM = 1e-6
-"""Added to the sum of sigmoids by which they are divided."""
+"""Added to the sum by which sigmoids are divided."""
 
 
 class Expert(Holder):
@@ -34,12 +34,12 @@ class Expert(Holder):
         self._activation, self._clamp = activation, clamp
 
     def forward(self, x_NW: Tensor) -> Tensor:
-        """Return what it gives, `NW`."""
+        """Return its output, `NW`."""
         out_NW: Tensor = self.down_proj(self.inner(x_NW))
         return out_NW
 
     def inner(self, x_NW: Tensor) -> Tensor:
-        """Return what its last projection reads, `NC` for C channels."""
+        """Return its last projection's input, `NC` for C channels."""
         gate_NC, up_NC = self.gate_proj(x_NW), self.up_proj(x_NW)
         if self._clamp is not None:
             limit = self._clamp.limit
@@ -50,12 +50,12 @@ class Expert(Holder):
         return inner_NC
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return its own forward: a channel is a column of down and a row of up and of gate."""
+        """Return its output: a channel is a column of down and a row of up and of gate."""
         return self.forward(x_BTW)
 
 
 def in_best_groups(ranked_RE: Tensor, groups: Groups) -> Tensor:
-    """Return the experts' ranks, minus infinity outside of each row's best groups."""
+    """Return the experts' selection scores, minus infinity outside each row's best groups."""
     ranked_RGX = ranked_RE.unflatten(-1, (groups.count, -1))
     ranked_RG = ranked_RGX.topk(groups.best, dim=-1).values.sum(dim=-1)
     outside_RG = torch.ones_like(ranked_RG, dtype=torch.bool)
@@ -75,7 +75,7 @@ class MoeBlock(Block):
         spec = self.spec
         self.router = nn.Linear(config.hidden_size, spec.experts, bias=spec.bias)
         if spec.selection_bias:
-            self.register_buffer("selection_bias", torch.zeros(spec.experts))  # No loss has a gradient of it.
+            self.register_buffer("selection_bias", torch.zeros(spec.experts))  # It is trained by no gradient.
         self.experts = nn.ModuleList(Expert(spec.activation, spec.clamp) for _ in range(spec.experts))
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -98,13 +98,13 @@ class MoeBlock(Block):
         return {f"{expert}.{name}": route for expert, route in routes for name in EXPERT_LAYERS}
 
     def run_on_all(self, names: Collection[str], x_BTW: Tensor) -> None:
-        """Run the experts that these linear layers are in on all rows."""
+        """Run the experts of these linear layers on all rows."""
         for number, expert in enumerate(self.spec.names()):
             if any(f"{expert}.{name}" in names for name in EXPERT_LAYERS):
                 self.expert(number, x_BTW.flatten(0, -2))
 
     def _routes(self, x_RW: Tensor, kept: Sequence[int] | None = None) -> Iterator[Route]:
-        """Yield the rows of each expert; with `kept` as if there were these experts only."""
+        """Yield the rows of each expert; with `kept`, as if only these experts existed."""
         weights_RK, chosen_RK = self.routed(x_RW, kept)
         for number in range(self.spec.experts):
             row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
@@ -136,25 +136,25 @@ class MoeBlock(Block):
         return (weights_RK * spec.scale).to(x_RW.dtype), chosen_RK
 
     def expert(self, number: int, x_NW: Tensor) -> Tensor:
-        """Return what one expert gives, `NW`."""
+        """Return one expert's output, `NW`."""
         out_NW: Tensor = self.experts[number](x_NW)
         return out_NW
 
     def holder(self, projection: str) -> Holder:
-        """Return the expert that a linear layer is of."""
+        """Return the expert of a linear layer."""
         expert = self.get_submodule(projection.rpartition(".")[0])
         assert isinstance(expert, Expert)
         return expert
 
     def read_by_parts(self, x_BTW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield what each expert's last projection reads, times the weight of the expert, by its name."""
+        """Yield the input of each expert's last projection, times the expert's weight, by its name."""
         x_RW = x_BTW.flatten(0, -2)
         for name, expert, route in zip(self.spec.names(), self.experts, self._routes(x_RW), strict=True):
             assert isinstance(expert, Expert)
             yield f"{name}.down_proj", expert.inner(x_RW[route.row_N]) * route.weight_N[:, None]
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
-        """Return the sum of all experts' outputs; the router's channels would be taken for the stream's."""
+        """Return the sum of all experts' outputs, unrouted: a trace would confuse the router's channels."""
         return torch.stack([self.expert(number, x_BTW) for number in range(self.spec.experts)]).sum(dim=0)
 
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""Blocks as data, torch-free: each block's numbers, matrices, axes and inputs."""
+"""Blocks as data, torch-free: each block's sizes, matrices, axes and inputs."""

@@ -46,32 +46,32 @@ class Attention(OpSpec):
     relative: Relative | None = None
     disentangled: Disentangled | None = None
     window: Count | None = None
-    """Keys visible to a query, itself included, to each side where it is not causal; None for all."""
+    """Keys visible to a query, itself included; on each side if not causal; None for all."""
     causal: bool = True
     source: Literal["self", "cross"] = "self"
-    """Where keys and values come from: the stack itself, or the other stack's output."""
+    """Source of keys and values: the stack itself, or the other stack's output."""
     qk_norm: QkNorm | None = None
     scale: Positive | None = None
     """Factor on query-key products; None for `head_dim ** -0.5`."""
     softcap: Positive | None = None
-    """c of `c * tanh(score / c)`, before the mask; None for scores as they are."""
+    """c of `c * tanh(score / c)`, before the mask; None for none."""
     sinks: bool = False
-    """Whether each head has a learned score that joins the softmax, and brings no value."""
+    """Whether each head has an attention sink: a learned score in the softmax without a value."""
     bias: bool = False
     """On queries, keys and values."""
     output_bias: bool = False
     gated: bool = False
-    """Whether what the heads give is multiplied by the sigmoid of a projection of what the block reads."""
+    """Whether the heads' outputs are multiplied by the sigmoid of a projection of the block's input."""
     sparse: Annotated[TopM | BlockSparse, Field(discriminator="kind")] | None = None
     """None: dense."""
     keys_as_values: bool = False
-    """Whether values are what `k_proj` gives, before norms and positions."""
+    """Whether the output of `k_proj`, before norms and positions, serves as values too."""
     sharing: Literal["gives", "takes"] | None = None
-    """Whether later layers with the same window may read its keys and values, or it reads those of the last
-    layer that gives them, and makes none."""
+    """Whether later layers with the same window may read its keys and values (`gives`), or it reads those of
+    the last such layer and computes none (`takes`)."""
 
     latent: Latent | None = None
-    """None: keys and values are made of what the block reads."""
+    """None: keys and values are projected from the block's input."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -162,22 +162,22 @@ class Attention(OpSpec):
 
     @property
     def turned(self) -> int:
-        """A head's first channels, which positions turn."""
+        """The head's first channels, to which rotary positions apply."""
         return 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
 
     @property
     def value_dim(self) -> int:
-        """Channels of what a head gives."""
+        """Channels of a head's output."""
         return self.head_dim if self.latent is None else self.latent.value_dim
 
     @property
     def keys(self) -> Hashable:
-        """What attentions that share keys and values have in common."""
+        """The properties that attentions with shared keys and values have in common."""
         return self.window, self.kv_heads, self.head_dim, self.rope
 
     @property
     def made(self) -> tuple[str, ...]:
-        """The linear layers that make keys and values."""
+        """The linear layers that compute keys and values."""
         if self.sharing == "takes":
             return ()
         return ("k_proj",) if self.keys_as_values else ("k_proj", "v_proj")
@@ -198,7 +198,7 @@ class Attention(OpSpec):
     def axes(self) -> tuple[Axis, ...]:
         """Return key/value groups, each with its query heads, and the query heads of all groups alike.
 
-        Groups that several layers read cannot be cut in one of them.
+        Groups that several layers read cannot be cut in just one of them.
         """
         if self.latent is not None:
             return (self.latent.axis(self.heads, self.head_dim, self.turned),)
@@ -243,10 +243,10 @@ class Attention(OpSpec):
         )
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what queries, keys, values and the gate read, and what the output projection does."""
+        """Return the inputs of queries, keys, values and the gate, and of the output projection."""
         if self.latent is not None:
             return self.latent.inputs()
-        # A norm of values would take a scale out again, and other layers would read values that carry one.
+        # A norm of values would undo a scale, and other layers would read scaled values.
         plain = self.sharing is None and (self.qk_norm is None or not self.qk_norm.values)
         producers = ("v_proj",) if plain else ()
         values = Input(("o_proj",), producers, repeats=self.queries, head_dim=self.head_dim, writes=True)
@@ -256,7 +256,7 @@ class Attention(OpSpec):
         return (Input(("q_proj", *self.made, *gate), of_stream=True), values)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, those of norms, tables of distances and sinks among them."""
+        """Return the number of parameters, with norms, tables of distances and sinks."""
         norms = 0
         if self.qk_norm is not None:
             queries, keys = (1, 1) if self.qk_norm.over == "head" else (self.heads, self.kv_heads)
@@ -275,7 +275,7 @@ class Attention(OpSpec):
         return changed(self, heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return source, heads' size, the channels that positions turn, norms, distances, sinks and gate."""
+        """Return source, heads' size, rotated channels, norms, distances, sinks and gate."""
         norm = None
         if self.qk_norm is not None:
             norm = self.qk_norm.over, self.qk_norm.after_rope, self.qk_norm.values

@@ -1,4 +1,4 @@
-"""Parts of attention as data: which keys are read, norms, and what latent attention makes keys of."""
+"""Parts of attention as data: sparse attention, norms, and latent attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from roots_compress.models.ops.base import Axis, Count, Input, Matrix, Member, P
 
 
 class TopM(Part):
-    """Attention to the `keys` visible keys of highest score."""
+    """Attention to the `keys` visible keys with the highest scores."""
 
     kind: Literal["top_m"] = "top_m"
     keys: Count
@@ -28,10 +28,10 @@ class QkNorm(Part):
     """RMS norms of queries and keys."""
 
     over: Literal["head", "projection"] = "head"
-    """Each head by itself, or all heads of a token at once."""
+    """Over each head, or over all heads of a token at once."""
     eps: Positive = 1e-6
     after_rope: bool = False
-    """Whether rotary positions turn what the norms read, and not what they give."""
+    """Whether the norms come after the rotary positions, not before."""
     values: bool = False
     """Whether each head's values are normed too, without a gain."""
 
@@ -39,17 +39,17 @@ class QkNorm(Part):
 class Latent(Part):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
 
-    Keys and values of all heads are made of one vector, queries perhaps of another, each behind an RMS norm.
-    Of each key the channels that positions turn, a head's first, are the same of all heads, and made of what
-    the block reads.
+    Keys and values of all heads are projected from one vector, and queries possibly from another, each after
+    an RMS norm. A key's first channels, to which rotary positions apply, are shared by all heads and
+    projected from the block's input.
     """
 
     rank: Count
     """Channels of the vector of keys and values."""
     query_rank: Count | None = None
-    """Of that of queries; None: these are made of what the block reads."""
+    """Channels of the vector of queries; None: queries are projected from the block's input."""
     value_dim: Count
-    """Of each head's values. A cache has zeros behind them, so that they are as wide as keys."""
+    """Channels of each head's values. A cache pads them with zeros to the width of keys."""
     eps: Positive = 1e-6
 
     @property
@@ -60,13 +60,13 @@ class Latent(Part):
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """The linear layers that read what the block reads."""
+        """The linear layers that read the block's input."""
         return ("q_proj" if self.query_rank is None else "q_a_proj", "kv_a_proj", "k_rope_proj")
 
     def matrices(
         self, width: int, heads: int, head_dim: int, turned: int, *, bias: bool, output_bias: bool
     ) -> Mapping[str, Matrix]:
-        """Return the linear layers of so many heads, `turned` of whose channels positions turn."""
+        """Return the linear layers of this many heads with `turned` rotated channels."""
         queries = {} if self.query_rank is None else {"q_a_proj": Matrix(self.query_rank, width, bias)}
         return {
             **queries,
@@ -79,7 +79,7 @@ class Latent(Part):
         }
 
     def axis(self, heads: int, head_dim: int, turned: int) -> Axis:
-        """Return the heads; what heads share has other sizes, and is in no trace."""
+        """Return the heads; tensors that heads share have other sizes and are not traced."""
         members = (
             Member("q_proj.weight", 0, head_dim, traced=False),
             Member("k_proj.weight", 0, head_dim - turned, traced=False),
@@ -89,7 +89,7 @@ class Latent(Part):
         return Axis("kv_groups", heads, members, "o_proj")
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what the linear layers read, in the order in which it is made."""
+        """Return the inputs of the linear layers, in the order in which they are computed."""
         queries = () if self.query_rank is None else (Input(("q_proj",)),)
         return (
             Input(self.readers, of_stream=True),

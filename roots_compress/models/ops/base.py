@@ -1,4 +1,4 @@
-"""What every block says of itself as data: its matrices, what can be cut, which matrices read one input."""
+"""The data of every block: its matrices, the axes that can be cut, and the matrices that share an input."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LARGEST = 2**31 - 1
-"""The largest width or length that a specification may name; tensors have no longer axes."""
+"""The largest width or length in a specification; tensors have no longer axes."""
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """A frozen part of a specification that holds exactly its fields, each of exactly its type."""
+    """A frozen part of a specification, with exactly its fields, each of exactly its type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -25,10 +25,10 @@ AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 def changed(part: AnyPart, **changes: Any) -> AnyPart:
-    """Return a part with other values for some of its fields, checked as any part is.
+    """Return a part with other values for some of its fields, checked like any part.
 
     Raises:
-        pydantic.ValidationError: the part cannot be so.
+        pydantic.ValidationError: the values are impossible.
     """
     values = {name: getattr(part, name) for name in type(part).model_fields}
     return type(part)(**{**values, **changes})
@@ -46,31 +46,31 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Member:
-    """One dimension of one parameter that an axis runs along."""
+    """One dimension of one parameter along an axis."""
 
     parameter: str
-    """Its name in the block. A bias that the block does not have is no member."""
+    """The parameter's name in the block. A missing bias is not a member."""
     dimension: int
     size: int
     """Consecutive entries of each unit."""
     traced: bool = True
-    """Of a linear layer: whether a block's `coupled` joins it to the projection, so that a trace finds it."""
+    """For a linear layer: whether `coupled` joins it to the projection, so that a trace finds it."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Something of a block that can be cut, unit by unit: heads, channels, experts.
+    """A dimension of a block that can be cut, unit by unit: heads, channels, experts.
 
     Attributes:
-        name: as plans and reports name it.
-        units: how many there are.
-        members: what is cut with each unit.
+        name: its name in plans and reports.
+        units: their number.
+        members: the parameters that are cut with each unit.
         projection: the linear layer whose input channels are the units', `size` each; it is refitted after a
-            cut. None where there is none.
-        parts: linear layers whose input channels are the units', where each may keep others, equally many:
-            those of experts.
-        groups: equal groups of consecutive units of which equally many must stay. Where axes of a block have
-            one projection, each unit of one is a group of the next.
+            cut. None if there is none.
+        parts: linear layers whose input channels are the units', if each may keep different ones, equally
+            many: those of experts.
+        groups: equal groups of consecutive units, each of which must keep equally many. If axes of a block
+            share a projection, each unit of one is a group of the next.
         least: units of each group that must stay.
     """
 
@@ -89,7 +89,7 @@ class Axis:
 
     @property
     def size(self) -> int:
-        """Input channels of the projection, or of each part, that a unit has; 0 where there is neither."""
+        """A unit's input channels in the projection, or in each part; 0 if there is neither."""
         read = self.projection or next(iter(self.parts), None)
         return sum(
             member.size
@@ -100,19 +100,19 @@ class Axis:
 
 @dataclass(frozen=True)
 class Input:
-    """What linear layers of a block read together.
+    """An input that linear layers of a block share.
 
     Attributes:
-        consumers: the linear layers.
-        producers: linear layers of the block whose outputs make the input's channels, so that a scale can be
-            folded into them; none where no scale can be.
-        of_stream: whether it is what the block reads, so that the norm before the block makes its channels.
-        of_source: whether it is the encoder's output, which the cross-attention of all layers reads, so that
-            no scale of one block can be folded into what makes it.
+        consumers: the linear layers that read it.
+        producers: linear layers of the block that compute the input's channels, so that a scale can be folded
+            into them; empty if no scale can.
+        of_stream: whether it is the block's input, so that the norm before the block computes its channels.
+        of_source: whether it is the encoder's output. The cross-attention of all layers reads it, so no scale
+            of one block can be folded into its producer.
         repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
-        head_dim: channels in a head; without meaning where nothing is repeated.
-        writes: whether the consumers' outputs are what the block gives.
-        share: of the tokens, on average, that the consumers read; below 1 where tokens are routed.
+        head_dim: channels in a head; unused if nothing is repeated.
+        writes: whether the consumers' outputs are the block's output.
+        share: the share of tokens that the consumers read on average; below 1 if tokens are routed.
     """
 
     consumers: tuple[str, ...]
@@ -127,13 +127,13 @@ class Input:
 
 @dataclass(frozen=True)
 class State:
-    """A tensor that a cache keeps of a block between tokens.
+    """A tensor of a block that a cache keeps between tokens.
 
     Attributes:
-        past: its name among a graph's inputs.
-        present: its name among the outputs.
-        shape: its sizes after the batch's; None for the number of tokens so far.
-        float32: whether it is of this type whatever the weights are of.
+        past: its name as a graph's input.
+        present: its name as an output.
+        shape: its sizes without the batch; None stands for the number of tokens so far.
+        float32: whether it has this type, whatever the type of the weights.
     """
 
     past: str
@@ -143,7 +143,7 @@ class State:
 
     @property
     def grows(self) -> bool:
-        """Whether it has entries for each token."""
+        """Whether it grows with each token."""
         return None in self.shape
 
 
@@ -152,56 +152,56 @@ class OpSpec(Part):
 
     kind: str
     group: ClassVar[str]
-    """What reports count its bytes as."""
+    """The group under which reports count its bytes."""
     keeps: ClassVar[str | None] = None
-    """transformers' name of what a cache keeps of it, if it keeps anything."""
+    """transformers' name for its kind of cache, if it has one."""
     scalars: ClassVar[tuple[str, ...]] = ()
-    """Linear layers that give a number for each head, and so are too small for updates of low rank."""
+    """Linear layers with one output for each head, too small for updates of low rank."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return the linear layers, in the order in which they run, by name."""
+        """Return the linear layers by name, in running order."""
         raise NotImplementedError
 
     module: ClassVar[str] = "mlp"
-    """`name`, where all blocks of the kind have the same."""
+    """`name`, if all blocks of the kind have the same."""
 
     @property
     def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
+        """The block's name within its layer, as in tensors' names."""
         return self.module
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return what can be cut, in the order in which a stage cuts."""
+        """Return the axes, in the order in which a stage cuts them."""
         raise NotImplementedError
 
     def states(self, layer: int) -> tuple[State, ...]:
-        """Return what a cache keeps of the block, as part of a layer of this number."""
+        """Return the block's states in a cache, for a layer with this number."""
         return ()
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what the linear layers read, in the order in which it is made."""
+        """Return the inputs of the linear layers, in the order in which they are computed."""
         raise NotImplementedError
 
     @property
     def projection(self) -> str | None:
-        """The linear layer that all axes with a projection have; None where no axis has one."""
+        """The projection that all axes with one share; None if no axis has one."""
         return next((axis.projection for axis in self.axes() if axis.projection), None)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers the block holds, in a model whose residual stream has a width."""
+        """Return the block's number of parameters, for a width of the residual stream."""
         return sum(each.rows * (each.width + each.bias) for each in self.matrices(width).values())
 
     def cut(self, axis: str, units: int) -> OpSpec:
-        """Return the specification with so many units of an axis."""
+        """Return the specification with this many units of an axis."""
         raise NotImplementedError
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return what blocks have in common if the weights of one can serve in another, units left out."""
+        """Return the properties, without units, that blocks must share to exchange weights."""
         raise NotImplementedError
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """The linear layers that read what the block reads."""
+        """The linear layers that read the block's input."""
         return tuple(name for each in self.inputs() if each.of_stream for name in each.consumers)
 
     @property
@@ -211,12 +211,12 @@ class OpSpec(Part):
 
     @property
     def writers(self) -> tuple[str, ...]:
-        """The linear layers whose outputs are what the block gives."""
+        """The linear layers whose outputs are the block's output."""
         return tuple(name for each in self.inputs() if each.writes for name in each.consumers)
 
 
 def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
-    """Return the rows of a linear layer as members of an axis, those of its bias included."""
+    """Return the rows of a linear layer and of its bias as members of an axis."""
     weight = Member(f"{name}.weight", 0, size)
     return (weight, Member(f"{name}.bias", 0, size)) if bias else (weight,)
 
@@ -240,7 +240,7 @@ KINDS = (
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first thing that is wrong, with the key where it is."""
+    """Return the first fault, with its key."""
     fault = error.errors(include_url=False)[0]
     place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
     if fault["type"] == "value_error":
@@ -253,7 +253,7 @@ def first_fault(error: ValidationError) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a part as JSON values: its kind, and what differs from the defaults."""
+    """Return a part as JSON values: its kind, and the values that are not defaults."""
     if isinstance(value, Part):
         return {
             name: plain(getattr(value, name))

@@ -24,9 +24,9 @@ READERS = ("b_proj", "c_proj", "x_proj")
 
 
 class ShortConv(OpSpec):
-    """A causal convolution of each channel by itself, between two gates: `out(c(x) * conv(b(x) * x(x)))`.
+    """A causal depthwise convolution between two gates: `out(c(x) * conv(b(x) * x(x)))`.
 
-    LFM2 (Liquid AI 2025, arXiv:2511.23404), whose names the gates b and c have.
+    LFM2 (Liquid AI 2025, arXiv:2511.23404), whose names b and c the gates have.
     """
 
     kind: Literal["short_conv"] = "short_conv"
@@ -35,7 +35,7 @@ class ShortConv(OpSpec):
     keeps: ClassVar[str] = "conv"
     channels: Count
     kernel: Annotated[int, Field(ge=2, le=LARGEST)]
-    """Tokens that an output is made of, its own included."""
+    """Tokens that an output depends on, its own included."""
     bias: bool = False
     """Of the linear layers, and of the convolution."""
 

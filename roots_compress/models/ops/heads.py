@@ -1,4 +1,4 @@
-"""What a model ends with, as data: what is made of the last hidden states."""
+"""Heads as data: the outputs that a model computes from the last hidden states."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from roots_compress.models.ops.base import LARGEST, Count, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
 Pooling = Literal["mean", "first", "last"]
-"""What is made of a text's states: their mean, or that of its first or its last token."""
+"""Pooling of a text's states: the mean, or the first or last token's."""
 
 
 class HeadPart(Part):
-    """What any head answers."""
+    """The interface of all heads."""
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
-        """Return how many numbers it holds, without a matrix as large as the embedding.
+        """Return the number of parameters, without a matrix as large as the embedding.
 
         Args:
             tables: channels of the embedding.
@@ -31,9 +31,9 @@ class NextTokenHead(HeadPart):
     """Logits of the next token."""
 
     scale: Positive = 1.0
-    """Factor on what the matrix gives."""
+    """Factor on the matrix's output."""
     bias: bool = False
-    """Whether the logits have one, after the factor."""
+    """Whether the logits have a bias, after the factor."""
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         return vocabulary if self.bias else 0
@@ -44,19 +44,19 @@ class LmHead(NextTokenHead):
 
     kind: Literal["lm"] = "lm"
     softcap: Positive | None = None
-    """c of `c * tanh(logit / c)`, at last."""
+    """c of `c * tanh(logit / c)`, applied last."""
 
 
 class Seq2SeqHead(NextTokenHead):
-    """Logits of the next token of a text, given another: of a decoder that reads an encoder's output."""
+    """Logits of the next token of a text, given another text that an encoder has read."""
 
     kind: Literal["seq2seq_lm"] = "seq2seq_lm"
     start: Annotated[int, Field(ge=0, le=LARGEST)]
-    """The token that the decoder begins with."""
+    """The token with which the decoder begins."""
 
 
 class MaskedLmHead(HeadPart):
-    """Logits of the token at each place: of a dense layer, its activation and a layer norm, with a bias."""
+    """Logits of the token at each position: a dense layer, its activation, a layer norm; with a bias."""
 
     kind: Literal["masked_lm"] = "masked_lm"
     activation: Activation = "gelu"
@@ -72,17 +72,17 @@ class MaskedLmHead(HeadPart):
 
 
 class LabelHead(HeadPart):
-    """Logits of labels: of states, through a dense layer, an activation and a norm where there are such."""
+    """Logits of labels, from states, with an optional dense layer, activation and norm before."""
 
     labels: Annotated[int, Field(ge=2, le=LARGEST)]
     names: tuple[str, ...] | None = None
-    """Of the labels, by their numbers; None where they have none."""
+    """Names of the labels, by number; None if they have none."""
     activation: Activation | Literal["tanh"] | None = None
-    """After a dense layer; None where there is no such layer."""
+    """Activation after a dense layer; None if there is no such layer."""
     dense_bias: bool = True
     """Whether the dense layer has one."""
     eps: Positive | None = None
-    """Of a layer norm after the activation; None where there is none."""
+    """Epsilon of a layer norm after the activation; None if there is none."""
     norm_bias: bool = True
     """Whether the norm has one."""
     bias: bool = True
@@ -106,12 +106,12 @@ class LabelHead(HeadPart):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names, or those that transformers gives where there are none."""
+        """The names, or transformers' default names."""
         return self.names or tuple(f"LABEL_{number}" for number in range(self.labels))
 
 
 class TextLabelHead(LabelHead):
-    """Logits of each text, of its pooled states."""
+    """Logits of each text, from its pooled states."""
 
     pooling: Pooling = "first"
     activation: Activation | Literal["tanh"] | None = "tanh"
@@ -129,7 +129,8 @@ class ScoreHead(TextLabelHead):
     kind: Literal["score"] = "score"
     labels: Annotated[int, Field(ge=1, le=1)] = 1
     sigmoid: bool = True
-    """Whether sentence-transformers shows the sigmoid of a score. The model and its graph give the score."""
+    """Whether sentence-transformers applies the sigmoid. The model and its graph return the score before
+    it."""
 
 
 class TokenClassificationHead(LabelHead):
@@ -139,16 +140,16 @@ class TokenClassificationHead(LabelHead):
 
 
 class EmbeddingHead(HeadPart):
-    """One vector for each text: of the hidden states of its tokens."""
+    """One vector for each text, from the hidden states of its tokens."""
 
     kind: Literal["embedding"] = "embedding"
     pooling: Pooling = "mean"
     outputs: Count | None = None
-    """Channels that a dense layer after pooling gives; None where there is no such layer."""
+    """Channels of a dense layer after pooling; None if there is no such layer."""
     dense_bias: bool = True
-    """Whether that layer has one."""
+    """Whether that layer has a bias."""
     activation: Literal["tanh"] | None = None
-    """After that layer."""
+    """Activation after that layer."""
     normalised: bool = True
     """Whether vectors have length 1."""
 
@@ -163,5 +164,5 @@ class EmbeddingHead(HeadPart):
         return 0 if self.outputs is None else self.outputs * (width + self.dense_bias)
 
     def channels(self, width: int) -> int:
-        """Return how many numbers a vector has, of states of this width."""
+        """Return the length of a vector for states of this width."""
         return width if self.outputs is None else self.outputs

@@ -1,4 +1,4 @@
-"""What a layer reads of the token itself, through the stream, as data (Gemma 3n, Gemma 4)."""
+"""The block for per-layer embeddings as data (Gemma 3n, Gemma 4)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LayerInput(OpSpec):
         }
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return none: the channels are those of one table for all layers."""
+        """Return none: one table holds the channels of all layers."""
         return ()
 
     def inputs(self) -> tuple[Input, ...]:

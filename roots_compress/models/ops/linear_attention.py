@@ -1,4 +1,4 @@
-"""Linear attention as data: heads that hold one matrix each of all earlier tokens."""
+"""Linear attention as data: heads that summarise all earlier tokens in one matrix each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from roots_compress.models.ops.base import (
 
 
 class LinearAttention(OpSpec):
-    """What Gated DeltaNet and Mamba-2 have in common.
+    """The common part of Gated DeltaNet and Mamba-2.
 
-    Queries, keys and values go through a causal convolution of each channel by itself, and SiLU. A head's
+    Queries, keys and values go through a causal depthwise convolution and SiLU. A head's
     matrix decays with each token, and the token's value is written into it under the token's key.
     """
 
@@ -32,21 +32,21 @@ class LinearAttention(OpSpec):
     module: ClassVar[str] = "linear_attn"
     keeps: ClassVar[str] = "linear_attention"
     segments: ClassVar[tuple[tuple[str, ...], ...]]
-    """The projections of what the block reads, by the letters of their names. Those of one segment go through
+    """The projections of the block's input, by the letters of their names. Those of one segment go through
     the convolution, side by side; z is the gate."""
     vectors: ClassVar[tuple[str, ...]]
-    """Parameters with a number for each value head."""
+    """Parameters with one number for each value head."""
     key_heads: Count
     value_heads: Count
-    """Each has a matrix; equally many, one after another, read the keys and queries of each key head."""
+    """Each has a matrix; each key head serves equally many consecutive value heads."""
     key_dim: Count
     value_dim: Count
     kernel: Annotated[int, Field(ge=2, le=LARGEST)]
-    """Tokens that an output of the convolution is made of, its own included."""
+    """Tokens that an output of the convolution depends on, its own included."""
     bias: bool = False
     """Of the convolution."""
     eps: Positive = 1e-6
-    """Of the norm of what heads read."""
+    """Epsilon of the norm of the heads' outputs."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -71,7 +71,7 @@ class LinearAttention(OpSpec):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The letters of queries, keys and values, in the order in which the convolution has them."""
+        """The letters of queries, keys and values, in the convolution's order."""
         return next(segment for segment in self.segments if len(segment) > 1)
 
     @property
@@ -81,7 +81,7 @@ class LinearAttention(OpSpec):
 
     @property
     def normed(self) -> int:
-        """Numbers in the gain of the norm; 0 where there is none."""
+        """Size of the norm's gain; 0 if there is none."""
         raise NotImplementedError
 
     def rows(self, letter: str) -> int:
@@ -154,8 +154,8 @@ class LinearAttention(OpSpec):
 class GatedDeltaNet(LinearAttention):
     """The gated delta rule (Yang et al. 2025, "Gated Delta Networks", arXiv:2412.06464).
 
-    What is written is the difference from what the matrix holds under the key. Queries and keys are divided
-    by their lengths. What each head reads is normalised, then multiplied by the SiLU of z.
+    It writes the difference from the value that the matrix holds under the key. Queries and keys are divided
+    by their lengths. Each head's output is normalised, then multiplied by the SiLU of z.
     """
 
     kind: Literal["gated_delta_net"] = "gated_delta_net"
@@ -172,8 +172,8 @@ class GatedDeltaNet(LinearAttention):
 class Mamba2(LinearAttention):
     """A selective state space model (Dao and Gu 2024, "Transformers are SSMs", arXiv:2405.21060).
 
-    In that paper's duality queries, keys and values are C, B and x, and key heads are groups. What all heads
-    of a group read is multiplied by the SiLU of z, then normalised together.
+    In that paper's duality queries, keys and values are C, B and x, and key heads are groups. The outputs of
+    all heads of a group are multiplied by the SiLU of z, then normalised together.
     """
 
     kind: Literal["mamba2"] = "mamba2"
@@ -181,7 +181,7 @@ class Mamba2(LinearAttention):
     segments: ClassVar[tuple[tuple[str, ...], ...]] = (("z",), ("v", "k", "q"), ("a",))
     vectors: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias", "D")
     normalised: bool = True
-    """Whether there is that norm."""
+    """Whether there is such a norm."""
 
     @property
     def normed(self) -> int:

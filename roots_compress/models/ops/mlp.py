@@ -19,7 +19,8 @@ from roots_compress.models.ops.base import (
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 """`relu2` is the square of ReLU (So et al. 2021, arXiv:2109.08668)."""
 SCALABLE: tuple[Activation, ...] = ("relu",)
-"""Activations f with f(x / s) = f(x) / s for positive s, through which a scale may pass without a gate."""
+"""Activations f with f(x / s) = f(x) / s for positive s: a scale can be folded through them without a
+gate."""
 
 
 class Mlp(OpSpec):
@@ -32,10 +33,10 @@ class Mlp(OpSpec):
     gated: bool = True
     bias: bool = False
     weighed: bool = False
-    """Whether what it gives is multiplied by the sigmoid of a projection of what it reads to one number, as
-    of a shared expert."""
+    """Whether its output is multiplied by the sigmoid of a projection of its input to one number, as in a
+    shared expert."""
     shared: bool = False
-    """Whether it is such an expert, added as it is."""
+    """Whether it is a shared expert without such a factor."""
 
     @property
     def name(self) -> str:
@@ -43,7 +44,7 @@ class Mlp(OpSpec):
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """The linear layers that read what the block reads."""
+        """The linear layers that read the block's input."""
         return ("gate_proj", "up_proj") if self.gated else ("up_proj",)
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
@@ -56,7 +57,7 @@ class Mlp(OpSpec):
         return (Axis("mlp_channels", self.channels, members, "down_proj"),)
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what gate and up read, and what down does."""
+        """Return the input of gate and up, and that of down."""
         scalable = self.gated or self.activation in SCALABLE
         return (
             Input(self.producers, of_stream=True),

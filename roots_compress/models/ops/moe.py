@@ -26,27 +26,27 @@ EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj")
 
 
 class Clamp(Part):
-    """Bounds on what an expert's gate g and up u give: `(u + 1) * g * sigmoid(alpha * g)` (gpt-oss)."""
+    """Bounds on the outputs of an expert's gate g and up u: `(u + 1) * g * sigmoid(alpha * g)` (gpt-oss)."""
 
     alpha: Positive = 1.702
     limit: Positive = 7.0
-    """Of g from above, and of u to both sides."""
+    """Upper bound of g, and bound of u on both sides."""
 
 
 class Groups(Part):
-    """Equal groups of consecutive experts; a token's experts are among those of the best `chosen` groups."""
+    """Equal groups of consecutive experts; a token's experts come from the best `chosen` groups."""
 
     count: Count
     chosen: Count
     best: Count = 2
-    """A group counts by the sum over so many of its best experts: 2 in DeepSeek-V3, 1 in DeepSeek-V2."""
+    """A group's score is the sum over this many of its best experts: 2 in DeepSeek-V3, 1 in DeepSeek-V2."""
 
 
 class Moe(OpSpec):
     """Experts of equal widths; each token goes through the best `chosen` of them.
 
-    The router's softmax is over all experts, in float32. In its place may be each expert's own sigmoid, as in
-    DeepSeek-V3 (arXiv:2412.19437), whose numbers for the choice alone keep experts equally busy.
+    The router's softmax is over all experts, in float32. Alternatively each expert has its own sigmoid, as in
+    DeepSeek-V3 (arXiv:2412.19437), where a bias used only for the choice balances the load.
     """
 
     kind: Literal["moe"] = "moe"
@@ -59,13 +59,13 @@ class Moe(OpSpec):
     renormalise: bool = True
     """Whether the chosen experts' weights are divided by their sum."""
     scores: Literal["softmax", "sigmoid"] = "softmax"
-    """What the router's outputs become."""
+    """Function on the router's outputs."""
     selection_bias: bool = False
-    """Whether each expert has a number that is added where the best are chosen, and not to its weight."""
+    """Whether each expert has a bias that is added to its score for the choice, but not to its weight."""
     groups: Groups | None = None
     """None: all experts can be chosen."""
     least_sum: Positive | None = None
-    """What the sum is taken for where it is below; None: 1e-6 is added to a sum of sigmoids (LFM2)."""
+    """Lower bound of the sum; None: 1e-6 is added to a sum of sigmoids (LFM2)."""
     scale: Positive = 1.0
     """Factor on the chosen experts' weights."""
     bias: bool = False
@@ -73,7 +73,7 @@ class Moe(OpSpec):
     clamp: Clamp | None = None
     """None: `activation(g) * u`."""
     beside_mlp: bool = False
-    """Whether its layer has a feed-forward block too, which then has the name `mlp`."""
+    """Whether its layer also has a feed-forward block, which is then named `mlp`."""
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class Moe(OpSpec):
         }
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return whole experts, and the channels of each: all experts keep equally many, and each its own."""
+        """Return whole experts, and the channels of each; experts keep equally many, but different ones."""
         members = tuple(
             member
             for expert in self.names()
@@ -143,7 +143,7 @@ class Moe(OpSpec):
         )
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what each expert's gate and up read, and what its down does; the router reads as they do."""
+        """Return the input of each expert's gate and up, which the router reads too, and that of its down."""
         share = self.chosen / self.experts
         return tuple(
             each
@@ -155,7 +155,7 @@ class Moe(OpSpec):
         )
 
     def _producers(self, expert: str) -> tuple[str, ...]:
-        """Return the layer that a scale of an expert's last input can be folded into, if there is one."""
+        """Return the layer into which a scale of an expert's last input can be folded, if any."""
         return (f"{expert}.up_proj",) if self.clamp is None else ()
 
     def parameters(self, width: int) -> int:

@@ -1,4 +1,4 @@
-"""How attention tells tokens apart, as data: rotary positions, the ways to scale them, and distances."""
+"""Positions as data: rotary positions, their scalings, and relative distances."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class YarnScaling(Part):
 class LongRopeScaling(Part):
     """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a factor on each frequency's wavelength.
 
-    The short factors hold for all positions of a text that is no longer than
-    `original_max_position_embeddings`, the long ones for all positions of a longer one.
+    The short factors apply to all positions of a text of at most `original_max_position_embeddings` tokens,
+    the long ones to all positions of a longer one.
     """
 
     kind: Literal["longrope"] = "longrope"
@@ -57,7 +57,7 @@ class LongRopeScaling(Part):
 
 
 class ProportionalScaling(Part):
-    """Turns a share of the pairs, the fastest, as fast as if all were turned; the others stay (Gemma 4)."""
+    """Rotates only a share of the pairs, the fastest, at their usual frequencies (Gemma 4)."""
 
     kind: Literal["proportional"] = "proportional"
     partial_rotary_factor: Positive = 1.0
@@ -76,10 +76,10 @@ class Rope(Part):
     theta: Positive = 10000.0
     scaling: Scaling | None = None
     rotary_dim: Count | None = None
-    """The head's first channels, which are turned; None for all."""
+    """The number of the head's first channels that are rotated; None for all."""
 
     def check_factors(self, pairs: int) -> None:
-        """Refuse factors that are not one for each turned pair of channels.
+        """Refuse factors unless there is one for each rotated pair of channels.
 
         Raises:
             ValueError: there are more or fewer.
@@ -90,45 +90,45 @@ class Rope(Part):
                     raise ValueError(f"rope.scaling.{name} has {count} numbers for {pairs} turned pairs")
 
     def parameters(self) -> dict[str, Any]:
-        """Return it as transformers' `rope_parameters`; other keys without a value are left out."""
+        """Return transformers' `rope_parameters`; other keys without a value are left out."""
         found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.theta}
         if self.scaling is not None:
             values = self.scaling.model_dump(exclude={"kind"})
-            # transformers wants the key `factor`, and takes the lengths' ratio where it is null.
+            # transformers requires the key `factor`, and uses the ratio of the lengths if it is null.
             found |= {key: value for key, value in values.items() if value is not None or key == "factor"}
             found["rope_type"] = self.scaling.kind
         return found
 
 
 class Relative(Part):
-    """A learned addition to the scores by the distance of key and query (Raffel et al. 2020, T5).
+    """A learned bias on the scores by the distance of key and query (Raffel et al. 2020, T5).
 
-    Each head has a number for each bucket of distances: one distance a bucket up to half of them, then
-    buckets that grow with the logarithm. Attention that is not causal has half of the buckets for keys after
-    the query.
+    Each head has a number for each bucket of distances: the first half of the buckets hold one distance each,
+        the others grow logarithmically. Attention that is not causal uses half of the buckets for keys after
+        the query.
     """
 
     buckets: Annotated[int, Field(ge=4, le=LARGEST)] = 32
     max_distance: Count = 128
-    """From here on all distances are in the last bucket."""
+    """Distances from here on are in the last bucket."""
 
 
 class Disentangled(Part):
     """Products of content and distance, added to the scores (He et al. 2021, arXiv:2006.03654, DeBERTa).
 
-    Each head has a vector for each row of distances: those that queries meet by the distance of the key, and
-    those that keys meet by the distance of the query. Both share the factor of the scores.
+    Each head has a vector for each row of distances: some are multiplied with queries, by the distance of the
+        key, and others with keys, by the distance of the query. Both have the scores' factor.
     """
 
     rows: Annotated[int, Field(ge=4, le=LARGEST)]
-    """Rows of a table, half of them for keys after the query."""
+    """Rows of a table; half of them are for keys after the query."""
     max_distance: Count | None = None
-    """Each distance has a row up to a quarter of the rows; then rows grow with the logarithm, up to this
-    distance. None: each has its own, and those beyond the rows have the outermost."""
+    """Distances up to a quarter of the rows have one row each; then rows grow logarithmically, up to this
+    distance. None: each distance has its own row, and larger ones use the last."""
     queries: bool = True
-    """Whether queries meet distances (content to position)."""
+    """Whether queries are multiplied with distances (content to position)."""
     keys: bool = True
-    """Whether keys do (position to content)."""
+    """Whether keys are (position to content)."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -27,19 +27,20 @@ class Sublayer(Part):
 
     op: Op
     pre_norm: Norm | None = None
-    """Of what the block reads."""
+    """Norm of the block's input."""
     post_norm: Norm | None = None
-    """Of what the block gives, before it is added to the stream."""
+    """Norm of the block's output, before it is added to the stream."""
     joint_norm: Norm | None = None
-    """Of what the block and the parallel ones before it give together, before it is added to the stream."""
+    """Norm of the summed outputs of the block and the parallel ones before it, before the addition to the
+    stream."""
     stream_norm: Norm | None = None
-    """Of the stream after the addition."""
+    """Norm of the stream after the addition."""
     stream_scale: bool = False
-    """Whether the stream after the addition is multiplied by a number that is stored, and is not trained."""
+    """Whether the stream after the addition is multiplied by a stored number, which is not trained."""
     parallel: bool = False
-    """Whether the next block of the layer reads the stream without what this one gives."""
+    """Whether the next block of the layer reads the stream without this block's output."""
     shares_norm: bool = False
-    """Whether its `pre_norm` is the one of the parallel block before it: one norm, which both read."""
+    """Whether it shares the `pre_norm` of the parallel block before it."""
 
     @model_validator(mode="after")
     def _adds_before_it_normalises(self) -> Self:
@@ -52,16 +53,16 @@ class Sublayer(Part):
 
     @property
     def name(self) -> str:
-        """The block's name within its layer, as tensors have it."""
+        """The block's name within its layer, as in tensors' names."""
         return self.op.name
 
     @property
     def is_pre_norm(self) -> bool:
-        """Whether the block normalises what it reads, and the stream goes on as it is."""
+        """Whether the block normalises its input, and nothing normalises the stream."""
         return self.pre_norm is not None and self.stream_norm is None
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers the block and its norms hold."""
+        """Return the number of parameters of the block and its norms."""
         before = None if self.shares_norm else self.pre_norm
         norms = (before, self.post_norm, self.joint_norm, self.stream_norm)
         return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)
@@ -87,7 +88,7 @@ class Stack(Part):
         return self
 
     def _givers(self) -> Iterator[tuple[int, int | None]]:
-        """Yield each layer that takes keys and values, and the one that it takes them of."""
+        """Yield each layer that takes keys and values, and the one that gives them."""
         given: dict[Hashable, int] = {}
         for index, layer in enumerate(self.layers):
             for op in (each.op for each in layer):
@@ -100,7 +101,7 @@ class Stack(Part):
 
     @property
     def needed(self) -> frozenset[int]:
-        """Numbers of the layers whose keys and values others take."""
+        """Numbers of the layers whose keys and values other layers take."""
         return frozenset(giver for _, giver in self._givers() if giver is not None)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The residual stream as data: what it begins with, and the norms of it."""
+"""The residual stream as data: its embeddings and its norms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Norm(Part):
     kind: Literal["rms_norm", "layer_norm"] = "rms_norm"
     eps: Positive = 1e-6
     bias: bool = True
-    """Whether a `layer_norm` has one beside its gain; an `rms_norm` has none."""
+    """Whether a `layer_norm` has a bias; an `rms_norm` has none."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -21,37 +21,37 @@ class Norm(Part):
         return ("weight", "bias") if self.kind == "layer_norm" and self.bias else ("weight",)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds."""
+        """Return the number of parameters."""
         return width * len(self.parts)
 
 
 class LayerInputs(Part):
-    """Per-layer embeddings: vectors of each token that layers read, one for each layer."""
+    """Per-layer embeddings: each token has one vector for each layer."""
 
     channels: Count
-    """For each layer."""
+    """Channels for each layer."""
     eps: Positive = 1e-6
-    """Of the norm of the part that is made of the stream's beginning."""
+    """Epsilon of the norm of the part projected from the token embeddings."""
 
 
 class Embeddings(Part):
-    """What a stack begins with: tokens, and positions and token types where they are learned.
+    """The embeddings of a stack: tokens, and learned positions and token types, if any.
 
-    An encoder and a decoder share the tokens' table. Each has a table of positions, and a norm, of its own.
+    An encoder and a decoder share the tokens' table; each has its own positions and norm.
     """
 
     vocabulary: Count
     width: Count
-    """Of the residual stream."""
+    """Width of the residual stream."""
     tables: Count | None = None
-    """Channels of the tables, where a projection takes them to the width of the stream; None: the width."""
+    """Channels of the tables, if a projection maps them to the width of the stream; None: the width."""
     scale: Positive = 1.0
     """Factor on the token embeddings."""
     positions: Count | None = None
-    """Rows of learned positions; None where there are none."""
+    """Rows of learned positions; None if there are none."""
     token_types: Count | None = None
     norm: Norm | None = None
-    """Of the sum of the tables' rows, before the projection."""
+    """Norm of the sum of the tables' rows, before the projection."""
     layer_inputs: LayerInputs | None = None
 
     @property
@@ -61,7 +61,7 @@ class Embeddings(Part):
 
     @property
     def parameters(self) -> int:
-        """Numbers in what a stack begins with, without the tokens' table."""
+        """Parameters of the embeddings, without the tokens' table."""
         rows = (self.positions or 0) + (self.token_types or 0)
         norm = 0 if self.norm is None else self.norm.parameters(self.table_width)
         projection = 0 if self.tables is None else self.width * (self.tables + 1)
