@@ -6,14 +6,21 @@ Shape legend: O outputs, I inputs of a matrix, R rank, E experts, V tokens, W wi
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
-from roots_compress.checkpoints.adapters.settings import MERGE, AdapterSettings
-from roots_compress.errors import InputError
+from roots_compress.checkpoints.adapters.found import (
+    DOWN,
+    MAGNITUDE,
+    TABLE_DOWN,
+    TABLE_UP,
+    TOKENS,
+    UP,
+    UP_BIAS,
+    Found,
+)
+from roots_compress.checkpoints.adapters.settings import AdapterSettings
 from roots_compress.io.safetensors_header import TensorEntry
 
 
@@ -84,94 +91,24 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor that can be changed.
-
-    Attributes:
-        name: in the checkpoint.
-        shape: its own.
-        turned: whether its inputs come first.
-    """
+    """A tensor that can be changed."""
 
     name: str
+    """In the checkpoint."""
     shape: tuple[int, ...]
     turned: bool = False
+    """Whether its inputs come first."""
 
 
-DOWN, UP, UP_BIAS = "lora_A.weight", "lora_B.weight", "lora_B.bias"
-TABLE_DOWN, TABLE_UP = "lora_embedding_A", "lora_embedding_B"
-MAGNITUDE, TOKENS = "lora_magnitude_vector", "token_adapter.trainable_tokens_delta"
-PART = re.compile(
-    rf"^(.+?)((?:\.base_layer)*)\.({'|'.join(map(re.escape, (DOWN, UP, UP_BIAS, TABLE_DOWN, TABLE_UP)))}"
-    rf"|{MAGNITUDE}(?:\.weight)?|{re.escape(TOKENS)})$"
-)
-"""A module, how deep it lies within others of one module, and what of an update the tensor is."""
-OF_UPDATES = re.compile(r"(?:^|\.)(?:lora_|token_adapter\.)")
-WRAPPERS = ("base_model.model.", "base_model.")
-IN_WRAPPER, UNREAD = re.compile(r"\.(?:base_layer|modules_to_save)\."), ".original_module."
-"""What peft puts into the names of tensors that it keeps, and into those of tensors that are not read."""
 STACKED = ("gate_up_proj", "down_proj")
 """Parameters of a layer's experts in transformers 5, in the order in which peft wraps them."""
+STORED_AS = {"gate_up_proj": "input_linear.weight", "down_proj": "output_linear.weight"}
+"""Their names in Granite's files."""
+OLD_MIXTURE = (".mlp.", ".block_sparse_moe.")
+"""What transformers 5 calls Mixtral's mixtures, and its files do."""
 OF_EXPERT = {"gate_up_proj": (("gate_proj", "w1"), ("up_proj", "w3")), "down_proj": (("down_proj", "w2"),)}
 """The names that their parts have in files, where each expert has its own."""
 IN_LAYER = re.compile(r"^(.*?\.?layers\.\d+\.)")
-
-
-class Found:
-    """The tensors of an adapter, by what they are.
-
-    Args:
-        entries: by the names in the file.
-        names: for each of them that in the model.
-        bare: takes what may stand before a name from it.
-    """
-
-    def __init__(
-        self, entries: Mapping[str, TensorEntry], names: Mapping[str, str], bare: Callable[[str], str]
-    ) -> None:
-        self.entries = entries
-        self.whole: dict[str, str] = {}
-        """Tensors that take the place of the base's: the bare names in the model, and those in the file."""
-        self.updates: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-        """The others: by the module, by how deep they lie, and by what they are; the names in the file."""
-        self.full: dict[str, str] = {}
-        """The names of modules in the model, which settings may name, by the bare ones."""
-        for stored, name in names.items():
-            if match := PART.match(name):
-                path, layers, part = match.groups()
-                module, depth = bare(path), layers.count(".")
-                self.full[module] = path
-                self.updates[module][depth][MAGNITUDE if MAGNITUDE in part else part] = stored
-            elif OF_UPDATES.search(name):
-                self.refuse(stored, "is of a kind of update that is not read")
-            elif UNREAD not in name:
-                self.whole[bare(IN_WRAPPER.sub(".", name))] = stored
-
-    def refuse(self, stored: str, message: str) -> NoReturn:
-        """Refuse a tensor.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            f"tensor {stored!r} of the adapter {message}", where=self.entries[stored].file, remedy=MERGE
-        )
-
-    def require_shape(self, stored: str, *shape: int) -> None:
-        """Refuse a tensor of another shape.
-
-        Raises:
-            InputError: it has another.
-        """
-        found = self.entries[stored].shape
-        if found != shape:
-            self.refuse(
-                stored, f"has the shape {[*found]}; by the base and its settings it would be {[*shape]}"
-            )
-
-
-def without_wrapper(name: str) -> str:
-    """Return the name of an adapter's tensor without what peft puts before it."""
-    return next((name.removeprefix(each) for each in WRAPPERS if name.startswith(each)), name)
 
 
 def changes_of(
@@ -189,7 +126,7 @@ def changes_of(
     """
     for module, depths in found.updates.items():
         full = found.full[module]
-        place = places.get(f"{module}.weight")
+        place = places.get(f"{module}.weight") or places.get(f"{module.replace(*OLD_MIXTURE)}.weight")
         if place is None:
             yield from _of_experts(found, module, depths, places, settings)
             continue
@@ -275,7 +212,8 @@ def _of_experts(
         found.refuse(min(min(parts.values()) for parts in depths.values()), "has no place in the base")
     for depth, name in enumerate(reversed(adapted)):
         parts, key = depths[depth], f"{full}.{name}"
-        if (whole := places.get(f"{module}.{name}")) is not None:
+        beside = f"{module.removesuffix('experts')}{STORED_AS[name]}"
+        if (whole := places.get(f"{module}.{name}") or places.get(beside)) is not None:
             yield whole.name, _low_rank(found, key, parts, whole, settings)
             continue
         halves = [_each_expert(places, module, names) for names in OF_EXPERT[name]]

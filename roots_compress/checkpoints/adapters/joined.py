@@ -10,12 +10,11 @@ from typing import Any
 
 from roots_compress.checkpoints.adapters.changes import (
     Adapter,
-    Found,
     LowRank,
     Place,
     changes_of,
-    without_wrapper,
 )
+from roots_compress.checkpoints.adapters.found import Found, without_wrapper
 from roots_compress.checkpoints.adapters.settings import (
     ADAPTER,
     SETTINGS,

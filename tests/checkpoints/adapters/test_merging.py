@@ -178,9 +178,21 @@ def test_the_experts_of_a_layer(tmp_path: Path) -> None:
     require_equal(written)
 
 
-def test_one_parameter_of_the_experts(tmp_path: Path) -> None:
-    written = adapter(tmp_path, "mixtral", target_parameters=["experts.down_proj"])
-    written.experts("model.layers.0.mlp.experts", "down_proj", wrapped=False)
+@pytest.mark.parametrize(
+    ("family", "module", "router"),
+    [
+        ("mixtral", "mlp", "gate"),
+        ("granitemoe", "block_sparse_moe", None),
+        ("qwen3_5_moe_text", "mlp", "gate"),
+    ],
+)
+def test_experts_that_files_name_otherwise(
+    family: str, module: str, router: str | None, tmp_path: Path
+) -> None:
+    written = adapter(tmp_path, family, target_parameters=["experts.down_proj"])
+    written.experts(f"model.layers.0.{module}.experts", "down_proj", wrapped=False)
+    if router is not None:
+        written.low_rank(f"model.layers.1.{module}.{router}")
     require_equal(written)
 
 
