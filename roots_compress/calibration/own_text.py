@@ -11,7 +11,8 @@ Shape legend: N windows, T tokens in a window, P of them given, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +42,14 @@ def writing_passes(windows: int, block_size: int) -> float:
     return block_size * (-(-windows // AT_ONCE) * STEP + windows * TOKEN)
 
 
-@torch.no_grad()
+class Written(NamedTuple):
+    """Windows that were written side by side."""
+
+    ids_NT: Tensor
+    state: Tensor
+    """Of the generator, after their draws."""
+
+
 def own_text(
     model: RootsWithHead, windows: int, block_size: int, *, bos: int | None, seed: int, events: Events
 ) -> PackedWindows:
@@ -58,18 +66,40 @@ def own_text(
     Raises:
         StageError: the model predicts NaN.
     """
+    parts = own_text_in_parts(model, windows, block_size, bos=bos, seed=seed, events=events)
+    return windows_of_own(torch.cat([part.ids_NT for part in parts]).numpy(), bos=bos)
+
+
+@torch.no_grad()
+def own_text_in_parts(
+    model: RootsWithHead,
+    windows: int,
+    block_size: int,
+    *,
+    bos: int | None,
+    seed: int,
+    events: Events,
+    after: Sequence[Written] = (),
+) -> Iterator[Written]:
+    """Yield the windows of `own_text` as they are written, without those parts that were written `after`.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
     generator = torch.Generator().manual_seed(seed)
     drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
     opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
     opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
     writer = _writer(model)
-    parts = opening_NP.split(AT_ONCE)
-    total = len(parts) * (block_size - opening_NP.shape[1])
-    with Display(events, "writing text") as display:
-        written = [
-            _continued(writer, part, block_size, generator, lambda: display.advance(total)) for part in parts
-        ]
-    return windows_of_own(torch.cat(written).numpy(), bos=bos)
+    parts, steps = opening_NP.split(AT_ONCE), block_size - opening_NP.shape[1]
+    if after:
+        generator.set_state(after[-1].state)
+    with Display(events, "writing text", done=len(after) * steps) as display:
+        for part in parts[len(after) :]:
+            ids_NT = _continued(
+                writer, part, block_size, generator, lambda: display.advance(len(parts) * steps)
+            )
+            yield Written(ids_NT, generator.get_state())
 
 
 def writing_step(model: RootsWithHead, windows: int, block_size: int) -> Callable[[], None]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from roots_compress.calibration.own_text import own_text
+from roots_compress.calibration import own_text
+from roots_compress.calibration.own_text import Written, own_text_in_parts
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.events import Events
+from roots_compress.models.drawing import drawn
 from roots_compress.training.context import TrainingContext
 from roots_compress.training.distillation import teacher_text
 from roots_compress.training.distillation.teacher_text import with_teacher_text
@@ -42,14 +46,15 @@ def ask(
 
 
 def count_writing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows by the number of windows whenever a model writes."""
+    """Return a list of how many windows a model writes at a time."""
     written: list[int] = []
 
-    def counted(model: object, count: int, *arguments: object, **settings: object) -> PackedWindows:
-        written.append(count)
-        return own_text(model, count, *arguments, **settings)  # type: ignore[arg-type]
+    def counted(*arguments: Any, **settings: Any) -> Iterator[Written]:
+        for part in own_text_in_parts(*arguments, **settings):
+            written.append(len(part.ids_NT))
+            yield part
 
-    monkeypatch.setattr(teacher_text, "own_text", counted)
+    monkeypatch.setattr(teacher_text, "own_text_in_parts", counted)
     return written
 
 
@@ -120,7 +125,7 @@ def test_anothers_is_not_taken(
 @pytest.mark.parametrize("damage", ["changed", "cut", "empty", "another document", "a folder of that name"])
 def test_a_damaged_one_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     expected = ask(tmp_path).input_ids
-    path = tmp_path / teacher_text.FILE
+    (path,) = (tmp_path / teacher_text.FOLDER).iterdir()
     text = path.read_text()
     written = count_writing(monkeypatch)
     if damage == "a folder of that name":
@@ -130,7 +135,7 @@ def test_a_damaged_one_is_written_again(tmp_path: Path, monkeypatch: pytest.Monk
             ask(tmp_path)
         return
     changed = json.loads(text)
-    changed["content"]["tokens"][0][5] += 1
+    changed["content"]["part"]["tokens"][0][5] += 1
     path.write_text(
         {
             "changed": json.dumps(changed),
@@ -142,6 +147,34 @@ def test_a_damaged_one_is_written_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.array_equal(ask(tmp_path).input_ids, expected)
     assert written == [4]
     assert path.read_text() == text
+
+
+def test_an_interrupted_writing_goes_on_after_its_last_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = windows(count=50)
+    (tmp_path / "straight").mkdir()
+    expected = ask(tmp_path / "straight", given=given, ratio=0.75).input_ids
+    written = count_writing(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(own_text, "drawn", interrupting(after=14 + 5))
+        with pytest.raises(KeyboardInterrupt):
+            ask(tmp_path, given=given, ratio=0.75)
+    assert written == [64]
+    assert np.array_equal(ask(tmp_path, given=given, ratio=0.75).input_ids, expected)
+    assert written == [64, 36]
+
+
+def interrupting(after: int) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+    """Return what draws tokens so many times, until Ctrl-C is pressed."""
+    calls = itertools.count()
+
+    def draw(logits_RV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return drawn(logits_RV, generator)
+
+    return draw
 
 
 def test_a_teacher_that_predicts_nan_is_refused(tmp_path: Path) -> None:

@@ -3,16 +3,13 @@
 Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947): the student learns what its teacher would
 say, the likeliest text that a search with beams finds, and not one of the many ways to say it.
 
-    work/teacher-targets.json    the texts, what they depend on, and a hash of both
-
-They are written once, before training, and kept there: an interrupted training goes on with the same texts.
+They are written once, before training, and kept in `work/teacher-targets/`: an interrupted training goes on
+with the same texts.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -27,21 +24,18 @@ from roots_compress.data.packing import BLOCK_SIZE
 from roots_compress.data.pair_packing import documents_packed
 from roots_compress.data.pairs import sides
 from roots_compress.data.windows import padded
-from roots_compress.errors import StageError
 from roots_compress.events import Events
-from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.progress import Display
 from roots_compress.results import Json
-from roots_compress.run.keys import checked_content, with_sha256
 from roots_compress.training.context import TrainingContext
+from roots_compress.training.distillation.kept_parts import KeptParts
 from roots_compress.training.state import fingerprint_of
 
-FILE = "teacher-targets.json"
+FOLDER = "teacher-targets"
 BEAMS = 5
 AT_ONCE = 16
 """Targets that are written side by side."""
-_MAX_BYTES = 1 << 30
 
 
 def with_teacher_targets(
@@ -74,21 +68,19 @@ def with_teacher_targets(
         "tokens": block_size,
         "beams": BEAMS,
     }
-    path = context.work / FILE
-    texts = _read(path, identity, len(chosen))
-    if texts is None:
+    kept = KeptParts(context.work / FOLDER, identity)
+    parts: list[Any] = [*kept.read()]
+    if sum(map(len, parts)) < len(chosen):
         nn.Module.to(model, context.device).eval()
+        sources = [documents[index].named(SOURCE) for index in chosen]
         try:
-            texts = _written(
-                teacher, [documents[index].named(SOURCE) for index in chosen], block_size, context.events
-            )
+            for part in _written(teacher, sources, block_size, context.events, after=len(parts)):
+                kept.add(part)
+                parts.append(part)
         finally:
             nn.Module.to(model, "cpu")
-        content: dict[str, Json] = {"identity": identity, "targets": list[Json](texts)}
-        with disk_errors(path, StageError):
-            write_text(path, json.dumps(with_sha256(content)) + "\n")
     changed = list(documents)
-    for index, text in zip(chosen, texts, strict=True):
+    for index, text in ((chosen[number], text) for part in parts for number, text in part):
         if text.strip():
             source = documents[index].named(SOURCE)
             changed[index] = Document((Span(source, False, SOURCE), Span(text, True, TARGET)))
@@ -96,8 +88,13 @@ def with_teacher_targets(
 
 
 @torch.no_grad()
-def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, events: Events) -> list[str]:
-    """Return what the teacher writes for each source: the sources in batches of like length."""
+def _written(
+    teacher: Checkpoint, sources: Sequence[str], longest: int, events: Events, *, after: int
+) -> Iterator[list[Json]]:
+    """Yield what the teacher writes for the sources, in batches of like length, but for the first `after`.
+
+    Each text comes with the number of its source.
+    """
     # transformers' types know only its own models, and no text of one row.
     tokenizer, model, writer = teacher.tokenizer, teacher.model, cast(Any, teacher.model)
     assert isinstance(model, RootsForSeq2SeqLM)
@@ -112,27 +109,17 @@ def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, events: 
         pad_token_id=pad,
         decoder_start_token_id=model.head.start,
     )
-    texts = [""] * len(rows)
-    with Display(events, "writing targets") as display:
-        for start in range(0, len(order), AT_ONCE):
+    first = after * AT_ONCE
+    with Display(events, "writing targets", done=first) as display:
+        for start in range(first, len(order), AT_ONCE):
             batch = order[start : start + AT_ONCE]
             ids_BS = torch.from_numpy(padded([rows[index] for index in batch], pad)).to(model.device)
             mask_BS = torch.from_numpy(padded([[1] * len(rows[index]) for index in batch], 0)).to(
                 model.device
             )
             found_BT = writer.generate(input_ids=ids_BS, attention_mask=mask_BS, generation_config=settings)
-            for index, row in zip(batch, found_BT.tolist(), strict=True):
-                texts[index] = str(tokenizer.decode(row[1:], skip_special_tokens=True))
+            yield [
+                [index, str(tokenizer.decode(row[1:], skip_special_tokens=True))]
+                for index, row in zip(batch, found_BT.tolist(), strict=True)
+            ]
             display.update(start + len(batch), len(order))
-    return texts
-
-
-def _read(path: Path, identity: dict[str, Json], count: int) -> list[str] | None:
-    """Return the kept texts; None where there are none of this teacher and text, or they are damaged."""
-    try:
-        content = checked_content(read_regular(path, _MAX_BYTES))
-        texts = content["targets"]
-        whole = isinstance(texts, list) and len(texts) == count and content["identity"] == identity
-        return [str(each) for each in texts] if whole and isinstance(texts, list) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None

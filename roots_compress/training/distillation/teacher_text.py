@@ -4,35 +4,28 @@ It serves where the given text is scarce: what a teacher writes ranges over all 
 Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947), with samples in place of the most probable
 sequence, as LLM-QAT draws them (Liu et al. 2023, arXiv:2305.17888).
 
-    work/teacher-text.json    the tokens, what they depend on, and a hash of both
-
-It is written once, before training, and kept there: an interrupted training goes on with the same text.
+It is written once, before training, and kept in `work/teacher-text/`: an interrupted training goes on with
+the same text.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
-from roots_compress.calibration.own_text import concatenated, own_text, windows_of_own
+from roots_compress.calibration.own_text import Written, concatenated, own_text_in_parts, windows_of_own
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import StageError
-from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.results import Json
-from roots_compress.run.keys import checked_content, with_sha256
 from roots_compress.training.context import TrainingContext
+from roots_compress.training.distillation.kept_parts import KeptParts
 from roots_compress.training.state import fingerprint_of
 
-FILE = "teacher-text.json"
-_MAX_TOKEN_BYTES = 8
-"""Of a token in the file: six digits, a comma, and one to spare."""
-_MAX_OTHER_BYTES = 1 << 12
-"""Of all else in the file."""
+FOLDER = "teacher-text"
 
 
 def with_teacher_text(
@@ -67,26 +60,23 @@ def with_teacher_text(
         "bos": bos,
         "seed": context.seed,
     }
-    path = context.work / FILE
-    ids_NT = _read(path, identity, count * block_size)
-    if ids_NT is not None:
-        return concatenated(windows, windows_of_own(ids_NT, bos=bos))
-    nn.Module.to(model, context.device).eval()
-    try:
-        own = own_text(model, count, block_size, bos=bos, seed=context.seed, events=context.events)
-    finally:
-        nn.Module.to(model, "cpu")
-    content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}
-    with disk_errors(path, StageError):
-        # On one line: a token a line would take twice the room.
-        write_text(path, json.dumps(with_sha256(content), separators=(",", ":")) + "\n")
-    return concatenated(windows, own)
+    kept = KeptParts(context.work / FOLDER, identity)
+    parts = [_written(part) for part in kept.read()]
+    if sum(len(part.ids_NT) for part in parts) < count:
+        nn.Module.to(model, context.device).eval()
+        try:
+            for part in own_text_in_parts(
+                model, count, block_size, bos=bos, seed=context.seed, events=context.events, after=parts
+            ):
+                kept.add({"tokens": part.ids_NT.tolist(), "state": part.state.numpy().tobytes().hex()})
+                parts.append(part)
+        finally:
+            nn.Module.to(model, "cpu")
+    ids_NT = torch.cat([part.ids_NT for part in parts]).numpy()
+    return concatenated(windows, windows_of_own(ids_NT, bos=bos))
 
 
-def _read(path: Path, identity: dict[str, Json], tokens: int) -> np.ndarray | None:
-    """Return the kept text, `NT`; None where there is none of this teacher and length, or it is damaged."""
-    try:
-        content = checked_content(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
-        return np.array(content["tokens"], dtype=np.int64) if content["identity"] == identity else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+def _written(part: Any) -> Written:
+    """Return a part as it was written."""
+    state = np.frombuffer(bytes.fromhex(part["state"]), dtype=np.uint8).copy()
+    return Written(torch.tensor(part["tokens"]), torch.from_numpy(state))

@@ -256,7 +256,9 @@ def test_a_training_on_the_teachers_text_goes_on_with_the_same_text(
         with pytest.raises(KeyboardInterrupt):
             run(broken, teacher(), config)
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_text, "own_text", None)  # It would be called if the text were not kept.
+        patch.setattr(
+            teacher_text, "own_text_in_parts", None
+        )  # It would be called if the text were not kept.
         resumed = run(broken, teacher(), config).checkpoint.model.state_dict()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
