@@ -13,6 +13,7 @@ from roots_compress.io.json_files import read_json_object
 from roots_compress.results_json import read_strictly
 
 DATASHEET = "datasheet.json"
+SHARDS = "part-*"
 FORMAT = "roots-corpus-1"
 REMEDY = (
     "Bring back the file that was written. Or delete the folder and make the corpus again with: "
@@ -68,8 +69,12 @@ def read_datasheet(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         datasheet = read_json_object(path)
-    except InputError:
-        return None
+    except InputError as error:
+        if not any(folder.glob(SHARDS)):
+            return None
+        raise InputError(
+            f"the datasheet cannot be read: {error.message}", where=path, remedy=REMEDY
+        ) from None
     if datasheet.get("format") != FORMAT:
         return None
     try:

@@ -117,6 +117,15 @@ def test_a_datasheet_edited_by_hand_is_refused_by_its_key(
         load_text(DataConfig(train=(out,)), seed=0)
 
 
+def test_a_datasheet_that_was_cut_is_refused_and_not_taken_for_anothers(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made(out, sources=[{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(2)))}])
+    sheet = out / "datasheet.json"
+    sheet.write_text(sheet.read_text()[:300])
+    with pytest.raises(InputError, match=r"the datasheet cannot be read: .*JSON"):
+        load_text(DataConfig(train=(out,)), seed=0)
+
+
 @pytest.mark.parametrize("change", ["missing", "changed"])
 def test_a_shard_that_is_not_what_was_written_is_refused(tmp_path: Path, change: str) -> None:
     source = jsonl(tmp_path / "a.jsonl", map(prose, range(8)))
