@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from roots_compress.cli.app import app
 from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
-from roots_compress.events import Events
+from roots_compress.events import Event, Events, Message, WorkAdvanced, WorkFinished, WorkStarted
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast import forecast as foreseen
 from roots_compress.pipeline.forecast import outlook, pace
@@ -54,7 +54,8 @@ def test_shapes_and_bytes_are_those_of_the_run(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:
     wanted, _, metrics = chain
-    expected = forecast(prepare(wanted, tmp_path / "run"), tmp_path / "run", QUIET)
+    told: list[Event] = []
+    expected = forecast(prepare(wanted, tmp_path / "run"), tmp_path / "run", Events(told.append))
     assert [each.action for each in expected.stages] == ["make"] * 4
     for each, row in zip(expected.stages, metrics.stages, strict=True):
         assert each.parameters == row.metrics.parameters
@@ -74,6 +75,10 @@ def test_shapes_and_bytes_are_those_of_the_run(
     assert expected.seconds is not None
     assert expected.seconds > sum(each.seconds for each in expected.stages)
     assert not (tmp_path / "run").exists()
+    # How far the probe is: a row of the run, and then each of the two stages that train.
+    assert [type(each) for each in told] == [Message, WorkStarted, *[WorkAdvanced] * 3, WorkFinished]
+    counts = [(each.done, each.total) for each in told if isinstance(each, WorkAdvanced)]
+    assert counts == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_what_is_finished_is_reused_and_takes_no_probe(chain: tuple[Recipe, Path, RunMetrics]) -> None:

@@ -26,9 +26,14 @@ class ExpectedRow:
     expected: Expected
     config: StageConfig | None
 
+    @property
+    def trains(self) -> bool:
+        """Whether its stage trains."""
+        return self.config is not None and bool([*training_of(self.config)])
+
     def training(self, measures: Measures) -> TrainingCosts | None:
         """Return what its training takes; None where it does none."""
-        if self.config is None or not [*training_of(self.config)]:
+        if self.config is None or not self.trains:
             return None
         return measures.training(self.config, self.before or self.expected.model)
 

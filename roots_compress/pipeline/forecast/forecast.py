@@ -23,6 +23,7 @@ from roots_compress.pipeline.forecast.weights import graph_overhead, weight_byte
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.shape import Shape
 from roots_compress.pipeline.statuses import statuses_of
+from roots_compress.progress import Display
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
 
@@ -126,8 +127,8 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
     timing = 0.0
     if probed:
         events.say("measuring this machine with models of a few layers")
-        with temporary_folder() as made:
-            plain, timing = _with_costs(setting, rows, plain, chained, made.resolve(), Events())
+        with temporary_folder() as made, Display(events, "probe") as display:
+            plain, timing = _with_costs(setting, rows, plain, chained, made.resolve(), display)
     return Forecast(
         name=setting.recipe.name,
         stages=tuple(plain[:chained]),
@@ -171,17 +172,19 @@ def _with_costs(
     plain: list[StageForecast],
     chained: int,
     folder: Path,
-    events: Events,
+    display: Display,
 ) -> tuple[list[StageForecast], float]:
     """Measure this machine; return the rows with what they take, and the seconds of the timing at the end."""
     first, making, tokenizer = rows[0].expected.model, 0.0, setting.first.tokenizer
     if tokenizer is None:
-        made, spec, making = make_first(setting, folder, events)
+        made, spec, making = make_first(setting, folder, Events())
         first = replace(first, spec=spec)
     else:
         made = tokenizer()
-    probe = Probe(setting, made, first, folder, events)
+    probe = Probe(setting, made, first, folder, Events())
+    parts = 1 + sum(row.trains and each.action != "reuse" for row, each in zip(rows, plain, strict=True))
     costs, portable = probe.costs, setting.recipe.export.portable
+    display.advance(parts)
     first_bytes = weight_bytes(first)
     found = []
     for row, each in zip(rows, plain, strict=True):
@@ -189,6 +192,8 @@ def _with_costs(
             found.append(each)
             continue
         training, model = row.training(probe), row.expected.model
+        if row.trains:
+            display.advance(parts)
         read = max(each.checkpoint_bytes, first_bytes)  # The run's first model is compared with every other.
         work = row.work_seconds(probe, training)
         if row.before is None and row.config is not None:
