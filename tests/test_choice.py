@@ -156,6 +156,7 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
             {"milliseconds": {"integer": 0.3249, "float": 0.3561}},
             "This takes 0.32 ms and 137.5 MB; weights only would take 0.36 ms and",
         ),
+        ({"milliseconds": {"integer": 49.74, "float": 50.31}}, "This takes 49.7 ms and 137.5 MB"),
         ({"expected_loss": None}, "; integer products may cost 0.005 nats a prediction"),
         ({"allowed_loss": None}, "; integer products are expected to cost 0.00463 nats a prediction"),
         (

@@ -51,7 +51,9 @@ def _line(choice: dict[str, Any]) -> str:
 
 
 def _time(milliseconds: float) -> str:
-    return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
+    if milliseconds >= 100:
+        return f"{milliseconds:,.0f} ms"
+    return f"{milliseconds:.1f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
 
 
 def _size(count: int) -> str:
