@@ -31,6 +31,7 @@ from roots_compress.data.texts import framed_texts
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluation.single import Evaluation, evaluate_artifact, open_artifact
 from roots_compress.events import Events, Sink
+from roots_compress.io.hub_cache import on_disk
 from roots_compress.pipeline.preflight import prepare_evaluation
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
@@ -131,7 +132,13 @@ def compress(
     folder = None if run is None else Path(run)
     with memory_errors():
         asked = request(
-            Path(model), bounds, settings, stages=stages, folder=folder, minutes=max_minutes, fresh=fresh
+            on_disk(Path(model)),
+            bounds,
+            settings,
+            stages=stages,
+            folder=folder,
+            minutes=max_minutes,
+            fresh=fresh,
         )
         events = Events() if on_event is None else Events(on_event)
         metrics, sentences = carry_out(asked, fresh=fresh, events=events)
@@ -159,11 +166,12 @@ def evaluate(
     Raises:
         InputError: the path is neither, or the text does not suit it.
     """
-    recipe = evaluation_request(_settings(data=data, evaluation=evaluation) | {"seed": seed}, Path(path))
+    path = on_disk(Path(path))
+    recipe = evaluation_request(_settings(data=data, evaluation=evaluation) | {"seed": seed}, path)
     recipe = recipe.from_folder(Path.cwd())
     check_paths(recipe)
     split = prepare_evaluation(recipe)
-    return evaluate_artifact(Path(path), split, recipe.evaluation, recipe.data.records)
+    return evaluate_artifact(path, split, recipe.evaluation, recipe.data.records)
 
 
 class Model:
@@ -276,7 +284,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Model:
     Raises:
         InputError: it is none of these, or is damaged; or threads are out of range.
     """
-    return Model(Path(path), threads=threads)
+    return Model(on_disk(Path(path)), threads=threads)
 
 
 def _settings(**groups: Group | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from roots_compress.advice.facts import Facts
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.stage import StageSettings
+from roots_compress.io.hub_cache import model_name
 
 LARGEST_NAME = 50
 """Characters of a run's name that is made of a checkpoint's."""
@@ -24,7 +25,7 @@ FOLDERS = ("checkpoint", "model")
 def name_of(checkpoint: Path) -> str:
     """Return a run's name made of the name of a checkpoint's file or folder."""
     path = checkpoint.absolute()
-    named = path.stem if path.suffix == ".gguf" else path.name
+    named = path.stem if path.suffix == ".gguf" else model_name(path)
     if named in FOLDERS:
         named = f"{path.parent.name}-{named}" if path.parent.name else named
     cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "-", named).strip("-._")[:LARGEST_NAME].strip("-._")

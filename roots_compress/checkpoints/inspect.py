@@ -37,6 +37,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.text_encoder import read_config
 from roots_compress.io.gguf_file import read_gguf
+from roots_compress.io.hub_cache import FETCH
 from roots_compress.io.json_files import read_errors, read_json_object
 from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.spec import ModelSpec
@@ -72,6 +73,8 @@ def inspect_source(source: Path) -> SourceInfo:
     """
     with read_errors(source):
         is_directory = source.is_dir()
+        if not is_directory and not source.exists():
+            raise InputError("no such file", where=source, remedy=f"Check the path. {FETCH}")
     if not is_directory:
         return _inspect_gguf(source)
     refuse_other_adapters(source)

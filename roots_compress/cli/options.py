@@ -17,6 +17,7 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
+from roots_compress.io.hub_cache import on_disk
 from roots_compress.system.threads import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ STAGE_HEADINGS = {
 }
 """Those of the options that set keys of a stage; the others are the verb's own options."""
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
-SOURCE_HELP = "A folder of Hugging Face (a LoRA adapter's too) or of this program, or a GGUF file."
+SOURCE_HELP = (
+    "A folder of Hugging Face (a LoRA adapter's too) or of this program, a GGUF file, or the name of a model "
+    "in the Hugging Face Hub's local cache."
+)
 CHECKPOINT_HELP = f"{SOURCE_HELP} Default: the run's newest checkpoint."
 _NAMED = re.compile(r"`(\w+)(?:: (\w+))?`")
 
@@ -43,8 +47,18 @@ ThreadsOption = Annotated[
         "--threads", min=1, max=MOST_THREADS, help="Threads. Default: the physical cores available."
     ),
 ]
+
+
+def named(source: Path | None) -> Path | None:
+    """Return where a model lies that was named on the command line."""
+    return None if source is None else on_disk(source)
+
+
 CheckpointArgument = Annotated[
-    Path | None, typer.Argument(metavar="CKPT", help=CHECKPOINT_HELP, autocompletion=completion.checkpoints)
+    Path | None,
+    typer.Argument(
+        metavar="CKPT", help=CHECKPOINT_HELP, callback=named, autocompletion=completion.checkpoints
+    ),
 ]
 RunOption = Annotated[
     Path,

@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from roots_compress.configs.source import class_in
 from roots_compress.errors import Location
+from roots_compress.io.hub_cache import on_disk
 from roots_compress.system.threads import MOST_THREADS
 
 
@@ -81,17 +82,19 @@ class Settings(BaseModel):
     def from_folder(self, folder: Path) -> Self:
         """Return the settings with their relative paths starting from a folder."""
         fields = {key: getattr(self, key) for key in type(self).model_fields}
-        placed = {key: _from_folder(folder, value) for key, value in fields.items()}
+        placed = {key: placed_in(folder, value) for key, value in fields.items()}
         # Other fields are not copied, so that `model_fields_set` still tells which fields were given.
         return self.model_copy(update={key: new for key, new in placed.items() if new != fields[key]})
 
 
-def _from_folder(folder: Path, value: Any) -> Any:
+def placed_in(folder: Path, value: Any) -> Any:
+    """Return a setting with its relative paths starting from a folder, or found in the Hub's cache."""
     match value:
         case Path():
-            return folder / value
+            found = on_disk(value)
+            return folder / value if found == value else found
         case tuple():
-            return tuple(_from_folder(folder, each) for each in value)
+            return tuple(placed_in(folder, each) for each in value)
         case Settings():
             return value.from_folder(folder)
         case _:

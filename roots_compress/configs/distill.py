@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from roots_compress.configs.base import StageName
+from roots_compress.configs.base import StageName, placed_in
 from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, Key, did_you_mean
@@ -41,7 +41,7 @@ class DistillConfig(StageSettings):
         placed = super().from_folder(folder)
         if self.student in STUDENT_PRESETS:
             return placed
-        return placed.model_copy(update={"student": str(folder / self.student)})
+        return placed.model_copy(update={"student": str(placed_in(folder, Path(self.student)))})
 
     def check_paths(self) -> None:
         """Refuse a student that is neither a preset nor an existing path; see `student_path`."""

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-
-from torch import Tensor, equal
+from typing import TYPE_CHECKING
 
 from roots_compress.errors import InputError
 from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.families.text_encoder import SCORE, tensor_rules
 from roots_compress.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUMBER = re.compile(r"\.\d+(?=\.)")
 IN_LAYER = re.compile(r"^model\.layers\.\d+\.")
@@ -71,7 +73,7 @@ def to_roots(
     for name in sorted(names, key=lambda each: (bare[each] not in places, each)):
         place = bare[name] if bare[name] in places else copies.get(bare[name], "")
         if place in read:
-            if not equal(take(name), take(read[place])):
+            if not take(name).equal(take(read[place])):
                 raise InputError(
                     f"tensor {name!r} is not the copy of {read[place]!r} that a {family} model has there",
                     where=where,

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from roots_compress.errors import InputError
 from roots_compress.families.values import shown
+from roots_compress.io.hub_cache import FETCH, on_disk
 from roots_compress.io.json_files import read_errors, read_json_object
 
 SETTINGS, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
@@ -138,14 +139,16 @@ def base_folder(directory: Path, weights: tuple[str, ...]) -> Path:
     path = directory / SETTINGS
     named = read_json_object(path).get(BASE)
     if isinstance(named, str) and named:
-        with read_errors(directory / named):
-            if (directory / named).is_dir():  # An absolute path stays what it is.
-                return (directory / named).resolve()
+        found = on_disk(Path(named))
+        base = directory / (named if found == Path(named) else found)  # An absolute path stays what it is.
+        with read_errors(base):
+            if base.is_dir():
+                return base.resolve()
     raise InputError(
         f"{BASE} is {shown(named)}, which is not a folder here; nothing is downloaded",
         where=path,
-        remedy=f"Put the path of the base's folder there, absolute or from {directory}. Or copy the base's "
-        "files beside the adapter's.",
+        remedy=f"Put the path of the base's folder there, absolute or from {directory}, or copy the base's "
+        f"files beside the adapter's. {FETCH}",
     )
 
 

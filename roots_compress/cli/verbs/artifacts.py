@@ -12,7 +12,7 @@ import typer
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give
-from roots_compress.cli.options import DEFAULT_RUN, SOURCE_HELP, CheckpointArgument, with_options
+from roots_compress.cli.options import DEFAULT_RUN, SOURCE_HELP, CheckpointArgument, named, with_options
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError
 
@@ -24,7 +24,7 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folde
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP)],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP, callback=named)],
     out: OutOption,
 ) -> None:
     """Write a model, or a LoRA adapter with its base, as a checkpoint of this program."""
@@ -101,7 +101,9 @@ def _evaluate() -> Callable[..., None]:
         path: Annotated[
             Path,
             typer.Argument(
-                metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
+                metavar="PATH",
+                help="A checkpoint, a folder with an ONNX graph, or a stage of a run.",
+                callback=named,
             ),
         ],
         tasks: Annotated[

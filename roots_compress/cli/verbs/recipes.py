@@ -12,7 +12,7 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.display.console import say, show_error, stdout, write
 from roots_compress.cli.display.output import current, events, give, give_run, tell, track
-from roots_compress.cli.options import FreshOption, TrackOption
+from roots_compress.cli.options import FreshOption, TrackOption, named
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, tell_where, telling_failure
 from roots_compress.errors import InputError, RootsError
 
@@ -30,6 +30,7 @@ ModelOption = Annotated[
         "--model",
         metavar="CKPT",
         help="The model to compress, in place of the recipe's `model`.",
+        callback=named,
         autocompletion=completion.checkpoints,
     ),
 ]

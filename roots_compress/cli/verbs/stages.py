@@ -26,6 +26,7 @@ from roots_compress.cli.options import (
     SetOption,
     Track,
     TrackOption,
+    named,
     with_options,
 )
 from roots_compress.cli.outcome import conclude, tell_where
@@ -59,11 +60,13 @@ def stage_verb(kind: str) -> Callable[..., None]:
 
     text = CHECKPOINT_HELP + (" In a new run without it, a new model is made." if config.makes_model else "")
     declared = (
-        typer.Option(source, metavar="CKPT", help=text, autocompletion=checkpoints)
+        typer.Option(source, metavar="CKPT", help=text, callback=named, autocompletion=checkpoints)
         if config.checkpoint_option
         else None
     )
-    parameter = declared or typer.Argument(metavar="CKPT", help=text, autocompletion=checkpoints)
+    parameter = declared or typer.Argument(
+        metavar="CKPT", help=text, callback=named, autocompletion=checkpoints
+    )
     verb.__annotations__["checkpoint"] = Annotated[Path | None, parameter]
     return with_options(of_stage=stage_options, of_run=run_options)(verb)
 

@@ -15,7 +15,7 @@ from roots_compress.cli import completion
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.display.console import say, stdout
 from roots_compress.cli.display.output import events, give, give_run, tell, track
-from roots_compress.cli.options import RUN, SOURCE_HELP, FreshOption, TrackOption, with_options
+from roots_compress.cli.options import RUN, SOURCE_HELP, FreshOption, TrackOption, named, with_options
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, tell_where, telling_failure
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
@@ -36,7 +36,10 @@ def _compress() -> Callable[..., None]:
     def compress(
         *,
         checkpoint: Annotated[
-            Path, typer.Argument(metavar="CKPT", help=SOURCE_HELP, autocompletion=completion.checkpoints)
+            Path,
+            typer.Argument(
+                metavar="CKPT", help=SOURCE_HELP, callback=named, autocompletion=completion.checkpoints
+            ),
         ],
         max_mb: Annotated[
             float | None,
@@ -141,7 +144,11 @@ def _init() -> Callable[..., None]:
         *,
         checkpoint: Annotated[
             Path | None,
-            typer.Argument(metavar="CKPT", help=f"{SOURCE_HELP} Without it, name your model in the file."),
+            typer.Argument(
+                metavar="CKPT",
+                help=f"{SOURCE_HELP} Without it, name your model in the file.",
+                callback=named,
+            ),
         ] = None,
         target: Annotated[
             list[str] | None,

@@ -17,9 +17,10 @@ from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.walk import placed_gates, placed_stages
 from roots_compress.configs.recipe.yaml import Document
 from roots_compress.errors import InputError, Key, Location, RootsError, Text, located, recipe_key, with_keys
+from roots_compress.io.hub_cache import FETCH
 
 MODEL_OPTION = "--model"
-_LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the network."
+_LOCAL_ONLY = f"Models and texts are read from disk; nothing is fetched over the network. {FETCH}"
 _MOST_FAULTS = 10
 
 
