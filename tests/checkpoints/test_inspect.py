@@ -450,7 +450,7 @@ def test_a_model_that_people_ask_for_is_refused_with_the_nearest(
         ("minicpm3", "Hugging Face directory, from which"),
         ("bloom", "ALiBi"),
         ("t5", "Hugging Face directory, from which"),
-        ("t5encoder", "if its family is"),
+        ("chameleon", "if its family is"),
     ],
 )
 def test_a_gguf_of_such_a_model_is_refused_alike(architecture: str, said: str, tmp_path: Path) -> None:
