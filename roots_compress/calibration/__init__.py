@@ -1,1 +1,1 @@
-"""What a model does on calibration text: activations, gradients, text of its own."""
+"""Calibration: activations, gradients, and text that the model writes itself."""

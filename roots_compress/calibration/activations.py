@@ -1,7 +1,7 @@
-"""What linear layers read on calibration text: streamed statistics, and the residual stream itself.
+"""Inputs of linear layers on calibration text: streamed statistics, and the residual stream itself.
 
-Nothing here holds the activations of a whole model. Statistics are summed up batch by batch; a Gram matrix
-exists only for the modules it was asked for; the residual stream is one tensor of tokens by hidden size.
+Nothing here holds the activations of a whole model. Statistics are summed batch by batch; a Gram matrix is
+computed only on request; the residual stream is one tensor of tokens by hidden size.
 
 Shape legend: N windows, B windows in a batch, T tokens in a window, W hidden size, R rows (flattened tokens),
 C input channels of a module.
@@ -28,27 +28,27 @@ from roots_compress.models.stack import StackParts
 
 BATCH_SIZE = 4
 GRAM_STRIPES = 8
-"""Stripes of columns in which a Gram matrix is summed up, each from its own diagonal on: half and a little
-more of the products that the whole matrix takes."""
+"""Number of column stripes in which a Gram matrix is summed, each from its diagonal on: a little more than
+half of the full matrix's products."""
 NARROWEST_STRIPE = 64
 SEGMENTS = "segment_ids"
-"""What the names of arguments end in that say of what document tokens are."""
+"""Ending of the names of arguments with the document numbers of tokens."""
 Observer = Callable[[str, Tensor], None]
-"""Called with a module's name and a batch of its input rows, `RC`."""
+"""Called with a module's name and a batch of its inputs, `RC`."""
 
 
 def _stripes(width: int) -> Iterator[slice]:
-    """Yield the stripes of columns that a Gram matrix of this width is summed up in."""
+    """Yield the stripes of columns for a Gram matrix of this width."""
     stripe = max(NARROWEST_STRIPE, -(-width // GRAM_STRIPES))
     for first in range(0, width, stripe):
         yield slice(first, min(first + stripe, width))
 
 
 class InputStatistics:
-    """Sums over the rows that a linear layer has read.
+    """Sums over a linear layer's input rows.
 
     Attributes:
-        rows: how many rows were seen.
+        rows: the number of rows.
         squared_norms: `C`, float64: each channel's sum of squares; the diagonal of the Gram matrix.
         largest: `C`, float32: each channel's largest magnitude.
     """
@@ -62,7 +62,7 @@ class InputStatistics:
 
     @property
     def gram(self) -> Tensor | None:
-        """`CC`, float64: `X.T @ X` over all rows; None where it was not asked for.
+        """`CC`, float64: `X.T @ X` over all rows; None if it was not requested.
 
         Each batch is multiplied in float32 and added in float64, on one side of the diagonal.
         """
@@ -91,7 +91,7 @@ class InputStatistics:
         self.squared_norms = self._products.diagonal().clone()
 
     def check(self, name: str) -> None:
-        """Refuse statistics that cannot be used.
+        """Refuse unusable statistics.
 
         Raises:
             StageError: an input channel of the module `name` held NaN or an infinity.
@@ -108,7 +108,7 @@ class InputStatistics:
 
 @contextmanager
 def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[None]:
-    """Within the block, call the observer with the input rows of each of these modules whenever it runs."""
+    """Within the block, call the observer with the inputs of each of these modules whenever it runs."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda _module, inputs: observer(name, inputs[0].detach().flatten(0, -2))
@@ -124,9 +124,9 @@ def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[N
 def batches(
     windows: PackedWindows, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield what a model reads, by the names of its arguments: its tokens, and of what document each is.
+    """Yield a model's inputs by argument names: tokens, and the document number of each.
 
-    The documents are left out where every window of the batch is one.
+    The numbers are left out if every window of the batch is one document.
     """
     for start in range(0, windows.input_ids.shape[0], batch_size):
         arrays = windows[start : start + batch_size].inputs()
@@ -142,18 +142,18 @@ def batches(
 class ResidualStream:
     """The residual stream of calibration windows, moved through a model half a layer at a time.
 
-    With it a stage can change a layer, see what it now gives, and go on from there. Each layer runs once
-    or twice in all, where a full forward for every layer would cost the square of the depth.
+    With it a stage can change a layer, see its new output, and go on from there. Each layer runs once or
+    twice in total; a full forward pass for every layer would cost the square of the depth.
 
-    An encoder's stream goes before its decoder's: as the first layer of the decoder is entered, what the
-    encoder gives by now is kept for cross-attention to read, and the stream is the decoder's.
+    An encoder's stream comes before its decoder's: at the decoder's first layer, the encoder's current output
+    is kept for cross-attention, and the stream becomes the decoder's.
 
-    The stream rests on the CPU in float32, `N * T * W * 4` bytes; batches visit `device` for their
-    computation, whose matrices are multiplied in `precision`.
+    The stream is kept on the CPU in float32, `N * T * W * 4` bytes; batches are computed on `device`, with
+    matrix products in `precision`.
 
     Attributes:
-        hidden: one tensor `BTW` (float32) for each batch: the stream before the half-layer that comes next.
-        waiting: by batch what parallel blocks have given, `BTW`, and is added with the next block's.
+        hidden: one tensor `BTW` (float32) for each batch: the stream before the next half-layer.
+        waiting: outputs of parallel blocks for each batch, `BTW`, to be added with the next block's.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class ResidualStream:
         self._model = model.model
         parts = model.model.parts()
         self._ahead: list[tuple[list[Tensor], list[Context]]] = [([], []) for _ in parts]
-        """Of each stack that is not entered yet: its stream, and what its blocks share."""
+        """For each stack not yet entered: its stream, and its blocks' shared data."""
         recorders = [_Recorder() for _ in parts]
         with torch.no_grad(), _layers_replaced(parts, recorders), self.computing():
             for inputs in batches(windows, batch_size, device):
@@ -181,18 +181,18 @@ class ResidualStream:
         self.waiting: dict[int, Tensor] = {}
 
     def passing(self, layers: Iterable[RootsLayer]) -> Iterator[RootsLayer]:
-        """Yield the model's layers, or copies of them, the stream having entered the stack of each."""
+        """Yield the model's layers, or copies of them, after the stream has entered each one's stack."""
         for layer in layers:
             self.enter(layer)
             yield layer
 
     def enter(self, layer: RootsLayer) -> None:
-        """Go on with the decoder's stream, where a layer is its and the stream is still the encoder's."""
+        """Go on with the decoder's stream, if a layer is the decoder's and the stream still the encoder's."""
         if self._ahead and not layer.feeds_decoder:
             self.finish()
 
     def finish(self) -> None:
-        """Go on with the stream of the stack that the head reads."""
+        """Go on with the stream of the stack under the head."""
         while self._ahead:
             encoder = self._model.encoder
             assert encoder is not None
@@ -206,36 +206,36 @@ class ResidualStream:
             ]
 
     def computing(self) -> torch.autocast:
-        """Return the context in which blocks compute what they give."""
+        """Return the context in which blocks compute."""
         return autocast(torch.device(self.device).type, self.precision)
 
     def contributions(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what a block adds to each batch, `BTW` on the device; the stream stays as it is.
+        """Yield a block's contribution to each batch, `BTW` on the device; the stream does not change.
 
         Args:
-            half: the block, perhaps a changed one, with its norms.
-            first: batches before this one are left out.
+            half: the block (possibly changed), with its norms.
+            first: the first batch to yield.
         """
         return self._computed(half.contribution, first)
 
     def read(self, half: Half) -> Iterator[Tensor]:
-        """Yield what a block reads of each batch, `BTW`."""
+        """Yield a block's input for each batch, `BTW`."""
         for hidden_BTW, _ in self._batches(0):
             yield half.read(hidden_BTW)
 
     def inner(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what a block's last projection reads of each batch, `BTC`."""
+        """Yield the input of a block's last projection for each batch, `BTC`."""
         return self._computed(half.inner, first)
 
     def given(self, half: Half, projection: nn.Linear, inputs_BTC: Tensor) -> Tensor:
-        """Return what a block adds, `BTW`, given what its last projection reads."""
+        """Return a block's contribution, `BTW`, from its last projection's input."""
         with self.computing():
             return half.given(projection(inputs_BTC))
 
     def add(self, half: Half, contributions: Iterable[Tensor]) -> None:
-        """Add what a block gives, so that the stream is what the next block reads.
+        """Add a block's output, so that the stream is ready for the next block.
 
-        A batch is added before the next one is asked for.
+        A batch is added before the next one is computed.
         """
         for batch, contribution_BTW in enumerate(contributions):
             if not half.only_adds or batch in self.waiting:
@@ -246,7 +246,7 @@ class ResidualStream:
                 self.hidden[batch] = after_BTW.float().cpu()
                 if waiting_BTW is not None:
                     self.waiting[batch] = waiting_BTW.float().cpu()
-            else:  # In place: no second copy of what may be gigabytes.
+            else:  # In place, because a copy may take gigabytes.
                 self.hidden[batch] += contribution_BTW.float().cpu()
 
     def advance(self, layer: RootsLayer) -> None:
@@ -257,7 +257,7 @@ class ResidualStream:
 
     def _computed(self, compute: Callable[[Tensor, Context], Tensor], first: int) -> Iterator[Tensor]:
         for hidden_BTW, context in self._batches(first):
-            with self.computing():  # Left before the yield: what the caller computes is not its concern.
+            with self.computing():  # Left before the yield: the caller computes outside of it.
                 computed = compute(hidden_BTW, context)
             yield computed
 
@@ -266,7 +266,7 @@ class ResidualStream:
             yield hidden_BTW.to(self.device), context
 
     def fork(self) -> ResidualStream:
-        """Return a stream that stands where this one does and moves on its own."""
+        """Return an independent stream at the same point."""
         twin = copy.copy(self)
         twin.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
         twin.waiting = {batch: waiting_BTW.clone() for batch, waiting_BTW in self.waiting.items()}
@@ -275,7 +275,7 @@ class ResidualStream:
 
 
 class _Recorder(nn.Module):
-    """Stands in for the layers of a stack: keeps what they are handed and passes the stream on unchanged."""
+    """Replaces the layers of a stack: records their inputs and passes the stream on unchanged."""
 
     hidden: Tensor
     context: Context

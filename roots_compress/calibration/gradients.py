@@ -1,6 +1,6 @@
-"""What linear layers read on calibration text, beside the gradient of the loss by what they give.
+"""Inputs of linear layers on calibration text, with the loss's gradients by their outputs.
 
-Shape legend: T tokens in a window, N positions that the head reads, I inputs and O outputs of a module, V
+Shape legend: T tokens in a window, N positions read by the head, I inputs and O outputs of a module, V
 logits.
 """
 
@@ -21,7 +21,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
 
 GradientObserver = Callable[[str, Tensor, Tensor], None]
-"""Called with a module's name, a window's input rows `TI`, and the loss's gradient by its output, `TO`."""
+"""Called with a module's name, a window's inputs `TI`, and the loss's gradient by its output, `TO`."""
 
 
 def observe_gradients(
@@ -34,17 +34,17 @@ def observe_gradients(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> None:
-    """Run forward and backward over each window and show the observer every named module's gradients.
+    """Run forward and backward over each window, and call the observer with every named module's gradients.
 
     The loss is the cross-entropy summed over a window's positions. The parameters get no gradients.
 
     Args:
-        model: on the device; its parameters' `requires_grad` is as before when this returns.
-        names: of linear modules.
-        observer: sees the modules of a window from the last to the first.
-        sampled: targets are drawn from the model's own predictions with this (on the CPU), which makes the
-            gradients' second moment the Fisher information; without it they are the windows'.
-        progress: is told of every window that is done.
+        model: on the device; its parameters' `requires_grad` is restored.
+        names: those of linear modules.
+        observer: called for the modules of a window from the last to the first.
+        sampled: with this generator (on the CPU) targets are sampled from the model's predictions, so that
+            the gradients' second moment is the Fisher information; without it they are the windows' targets.
+        progress: called after every window.
 
     Raises:
         StageError: the loss of a window is NaN or infinite.
@@ -61,7 +61,7 @@ def observe_gradients(
 
         return hook
 
-    # The embeddings' output begins the graph, so that no parameter has to.
+    # The graph begins at the embeddings' output, so that no parameter needs a gradient.
     handles = [
         model.get_input_embeddings().register_forward_hook(lambda _m, _i, output: output.requires_grad_()),
         *(modules[name].register_forward_pre_hook(before(name)) for name in names),
@@ -94,15 +94,15 @@ def observe_gradients(
 
 
 def positions_read(model: RootsWithHead, windows: PackedWindows) -> Tensor:
-    """Return at which positions of windows the head predicts, `NT` of N windows."""
+    """Return the positions at which the head predicts, `NT` for N windows."""
     return model.reads(torch.from_numpy(windows.input_ids), torch.from_numpy(windows.segment_ids))
 
 
 def _loss(output: Any, targets_N: Tensor, sampled: torch.Generator | None) -> Tensor:
     """Return the loss of a window, for the targets at the positions that the head reads.
 
-    A vector in place of logits is taken as the mean of a Gaussian of variance 1: the gradient of a draw's
-    loss is the noise, which makes the second moment the Fisher information too.
+    A vector instead of logits is treated as the mean of a Gaussian of variance 1: the gradient of a sample's
+        loss is the noise, so that the second moment is the Fisher information too.
     """
     if not hasattr(output, "logits"):
         noise = torch.randn(output.last_hidden_state.shape, generator=sampled)

@@ -1,8 +1,8 @@
 """Calibration text that the model writes itself.
 
-Error-compensating rounding and least-squares refits learn the calibration text: on another kind of text they
-may be worth little. What a model writes, begun with random tokens, ranges over all that it was trained on and
-needs no data. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
+Error-compensating rounding and least-squares refits fit the calibration text: on another kind of text they
+may help little. Text that a model writes from random first tokens covers its training data and needs no data
+set. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
 "Self-calibration for Language Model Quantization and Pruning".
 
 Shape legend: N windows, T tokens in a window, P of them given, V vocabulary.
@@ -30,15 +30,15 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Display
 
 AT_ONCE = 64
-"""Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
+"""Windows that are written together: enough to read the weights rarely, few enough for their cache."""
 
 STEP, TOKEN = 29.0, 2.6
-"""What a step of writing takes, and each token in it, in forward passes of a token among many, by timing
-SmolLM2's: the weights are read for few tokens."""
+"""Cost of a step of writing, and of each token in it, in forward passes of a token among many, by timing
+SmolLM2: the weights are read for few tokens."""
 
 
 def writing_passes(windows: int, block_size: int) -> float:
-    """Return what writing windows takes, in forward passes of a token."""
+    """Return the cost of writing windows, in forward passes of a token."""
     return block_size * (-(-windows // AT_ONCE) * STEP + windows * TOKEN)
 
 
@@ -53,15 +53,15 @@ class Written(NamedTuple):
 def own_text(
     model: RootsWithHead, windows: int, block_size: int, *, bos: int | None, seed: int, events: Events
 ) -> PackedWindows:
-    """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
+    """Return windows that each begin with BOS and a uniformly random token.
 
-    The tokens after them are drawn from the model's predictions, at temperature 1. A window counts as one
-    document, whatever ends of text the model writes. A copy in bfloat16 writes where the device multiplies it
-    fastest: what is measured on the text is measured on the model itself.
+    The tokens after them are sampled from the model's predictions, at temperature 1. A window is one
+    document, even if the model writes an end of text. A bfloat16 copy writes if the device multiplies that
+    fastest; later measurements on the text use the model itself.
 
     Args:
-        model: in evaluation mode, on any device.
-        bos: opens each window; None where the tokenizer adds none.
+        model: one in evaluation mode, on any device.
+        bos: the first token of each window; None if the tokenizer adds none.
 
     Raises:
         StageError: the model predicts NaN.
@@ -103,11 +103,11 @@ def own_text_in_parts(
 
 
 def writing_step(model: RootsWithHead, windows: int, block_size: int) -> Callable[[], None]:
-    """Return one step of writing windows, in the middle of them, to be timed again and again.
+    """Return one step of writing in the middle of windows, to be timed repeatedly.
 
     Args:
-        model: in evaluation mode.
-        windows: written side by side.
+        model: one in evaluation mode.
+        windows: the number written together.
     """
     writer, past = _writer(model), empty_cache(model.config.spec, block_size)
     ids_N1, generator = torch.zeros(windows, 1, dtype=torch.long), torch.Generator().manual_seed(0)
@@ -123,7 +123,7 @@ def writing_step(model: RootsWithHead, windows: int, block_size: int) -> Callabl
 
 
 def _writer(model: RootsWithHead) -> RootsWithHead:
-    """Return what writes in the place of a model: a copy in bfloat16 where the device is fastest in it."""
+    """Return the model that writes: a bfloat16 copy if the device is fastest in it."""
     return copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
 
 
@@ -134,7 +134,7 @@ def _continued(
     generator: torch.Generator,
     advance: Callable[[], None],
 ) -> Tensor:
-    """Return windows of `block_size` tokens, `NT`, that go on from their first P."""
+    """Return windows of `block_size` tokens, `NT`, that continue their first P."""
     past = empty_cache(writer.config.spec, block_size)
     pieces = [opening_NP]
     for _ in range(block_size - opening_NP.shape[1]):
@@ -147,7 +147,7 @@ def _continued(
 
 
 def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindows:
-    """Return windows of a model's own text; what it did not write itself, their opening, is not scored."""
+    """Return windows of a model's own text; their beginning, which it did not write, is not scored."""
     written_NT = np.ones_like(ids_NT, dtype=bool)
     written_NT[:, : 1 if bos is None else 2] = False
     return PackedWindows(ids_NT, following(ids_NT, written_NT), np.zeros_like(ids_NT))
@@ -156,7 +156,7 @@ def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindo
 def with_own_text(
     windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, events: Events
 ) -> PackedWindows:
-    """Return calibration windows, and between them as many of the model's own as asked for.
+    """Return calibration windows, mixed with the requested number of the model's own.
 
     Raises:
         StageError: the model predicts NaN.
@@ -169,7 +169,7 @@ def with_own_text(
 
 
 def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:
-    """Return the windows of both, of equal length, one in turn from each for as long as both last."""
+    """Return the windows of both, of equal length, alternating for as long as both last."""
     shorter = min(len(first.input_ids), len(second.input_ids))
     turns = np.arange(2 * shorter).reshape(2, shorter).T.reshape(-1)
     both = concatenated(first[:shorter], second[:shorter])[turns]

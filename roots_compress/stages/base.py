@@ -1,6 +1,6 @@
-"""What a stage is to the pipeline: settings in a recipe's form, and an object that answers for them.
+"""The interface of stages for the pipeline: settings in a recipe's form, and an object that implements them.
 
-Nothing here imports torch: a request is refused, and a run planned, without it.
+Nothing here imports torch: checks and plans work without it.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ Config = TypeVar("Config", bound=StageSettings)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of the model that a stage will start from, before it is loaded or even made."""
+    """Known facts about the model that a stage will start from, before it is loaded or even made."""
 
     limits: Limits
-    """What bounds its use."""
+    """Its limits."""
     vocab_size: int
-    """Rows of the embedding of the model that the run begins with."""
+    """Rows of the embedding of the run's first model."""
     spec: ModelSpec | None = None
-    """What it is; None where that is not known."""
+    """Its specification; None if unknown."""
     tokenizer: Callable[[], PreTrainedTokenizerFast] | None = None
-    """Loads the run's tokenizer, once; None where it is still to be made."""
+    """Loads the run's tokenizer, once; None if it is still to be made."""
     source: SourceInfo | None = None
-    """Its files, where it has some: None for what an earlier stage is to make."""
+    """Its files; None if an earlier stage is still to make it."""
     task: Task[Any] = CAUSAL_LM
-    """What it is for."""
+    """Its task."""
 
     @classmethod
     def of(cls, source: SourceInfo) -> Self:
-        """Return what the files of a checkpoint say."""
+        """Return the facts in a checkpoint's files."""
 
         def tokenizer() -> PreTrainedTokenizerFast:
-            # Reports, which ask stages for captions, need not wait for transformers.
+            # Imported here, so that reports, which need only captions, do not wait for transformers.
             from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 
             loaded = load_tokenizer(source)
@@ -75,11 +75,11 @@ class ModelInfo:
     def foreseen(
         cls, spec: ModelSpec, tokenizer: Callable[[], PreTrainedTokenizerFast], task: Task[Any]
     ) -> Self:
-        """Return what is known of a model that an earlier stage is to make."""
+        """Return the known facts about a model that an earlier stage is to make."""
         return cls(Limits.of(spec), spec.embeddings.vocabulary, spec, tokenizer, task=task)
 
     def without_weights(self) -> Checkpoint:
-        """Return the model of the files, or of the shape, its tensors without storage, with its tokenizer.
+        """Return the model of the files or the shape, with tensors without storage, and its tokenizer.
 
         Raises:
             InputError: the files describe no model, or their tokenizer cannot be used.
@@ -96,10 +96,10 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage works with besides its settings and the checkpoint it starts from."""
+    """The inputs of a stage besides its settings and its checkpoint."""
 
     text: TextSplit
-    """A stage reads the training documents only."""
+    """The text; a stage reads only the training documents."""
     device: str
     """`cpu` or `cuda`, as `resolve_device` returns it."""
     seed: int
@@ -107,53 +107,53 @@ class StageContext:
     work: Path
     """An existing folder for the state that an interrupted stage goes on from."""
     events: Events
-    """Where the stage tells of its work."""
+    """Receives the stage's progress."""
     export: ExportConfig = field(default_factory=ExportConfig)
-    """How the checkpoint will become a graph."""
+    """The settings of the export that follows."""
     chosen: Mapping[str, Json] | None = None
-    """What the same stage chose by timing when it was made before, as its key holds it."""
+    """The stage's earlier choices by timing, from its key, if it was made before."""
     new: bool = False
-    """Whether the checkpoint is one that the stage itself made of nothing."""
+    """Whether the stage itself has just made the checkpoint from nothing."""
 
     def training(self, label: str) -> TrainingContext:
-        """Return what a training of the stage works with."""
+        """Return the inputs of a training in the stage."""
         return TrainingContext(self.device, self.seed, self.work, self.events, label)
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """The checkpoint a stage made, on the CPU and in eval mode, and what the stage decided on the way."""
+    """The checkpoint that a stage made, on the CPU and in eval mode, and the stage's decisions."""
 
     checkpoint: Checkpoint
     notes: dict[str, Json] = field(default_factory=dict)
     """Widths kept, formats chosen, losses reached: JSON for the run's report."""
     chosen: dict[str, Json] | None = None
-    """What was chosen by timing: it enters the stage's key, as another timing might choose otherwise."""
+    """Choices made by timing. They enter the stage's key, because another timing might choose differently."""
     gates: tuple[GateResult, ...] = ()
     """The stage's own bounds, and whether they were kept; named by their keys in the stage's settings."""
     curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
-    """What was followed while the stage trained, by its name, by rising step."""
+    """Curves of the training, by name, in order of steps."""
     layer_errors: tuple[LayerError, ...] = ()
-    """What calibration measured of each weight that was changed, in the model's order."""
+    """Errors of each changed weight on calibration text, in the model's order."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt and what was answered to it, for a report."""
+    """A prompt and its answers, for a report."""
 
     prompt: str
     answers: Mapping[str, str]
-    """By who gave them, in the order to show them."""
+    """Answers by the model that gave them, in the order to show them."""
 
 
 class Stage(ABC, Generic[Config]):
     """One kind of stage. Its settings are a member of the recipe's union, and `registry.py` joins the two.
 
-    An implementation imports torch inside its methods only.
+    An implementation imports torch only inside its methods.
     """
 
     def check(self, config: Config, info: ModelInfo) -> ModelInfo:
-        """Refuse what cannot be, by what files and headers say; return what is known of the stage's result.
+        """Check the settings against files and headers; return the known facts about the stage's result.
 
         Keys in errors start from the stage's settings.
 
@@ -163,40 +163,40 @@ class Stage(ABC, Generic[Config]):
         return info
 
     def check_start(self, config: Config, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
-        """Refuse what the stage would refuse when it starts, by the model's shape and the text.
+        """Check the settings against the model's shape and the text, before the stage starts.
 
-        This is asked of the next stage to be made alone. It may import torch and takes seconds at most.
+        This is called only for the next stage. It may import torch and takes seconds at most.
 
         Args:
-            info: the model that it starts from, whose files are there.
+            info: the model that it starts from; its files exist.
 
         Raises:
             InputError, GateMissedError: as `run` raises them.
         """
 
     def estimate(self, config: Config, parameters: float | None, *, device: str) -> Estimate:
-        """Return the least of disk and memory that the stage takes.
+        """Return the least disk and memory that the stage needs.
 
         Args:
-            parameters: of the model it starts from; None where it makes one from nothing.
+            parameters: those of the model it starts from; None if it makes one from nothing.
         """
         assert parameters is not None
         return least(parameters, parameters)
 
     def expect(self, config: Config, before: ExpectedModel | None) -> Expected:
-        """Return what the stage is expected to make, and its work besides training.
+        """Return the model that the stage is expected to make, and its work besides training.
 
-        `estimate` is a lower bound that refuses runs; this is the likeliest, and refuses none. It may import
-        torch.
+        `estimate` is a lower bound, which may refuse a run; this is the likeliest value, which refuses none.
+        It may import torch.
 
         Args:
-            before: the model that it starts from; None where it makes one from nothing.
+            before: the model that it starts from; None if it makes one from nothing.
         """
         assert before is not None
         return Expected(before)
 
     def in_small(self, config: Config, small: Small) -> Config:
-        """Return settings by which the stage does the same on a model of few layers, with little work."""
+        """Return settings with which the stage does the same on a model of few layers, with little work."""
         return small.lessened(config)
 
     def inputs(self, config: Config) -> dict[str, Path]:
@@ -204,25 +204,25 @@ class Stage(ABC, Generic[Config]):
         return {}
 
     def control(self, config: Config) -> tuple[str, Config] | None:
-        """Return the same stage without what it is about, for a search to compare with, and a word for it.
+        """Return the stage without its main idea, as a control in a search, and a word for it.
 
-        None where comparing says nothing.
+        None if a comparison is meaningless.
         """
         return None
 
     def settled(self, config: Config, chosen: Mapping[str, Json]) -> Config:
-        """Return the settings with what the stage chose by timing set, so that nothing is left to choose.
+        """Return the settings with the stage's choices by timing filled in.
 
         Args:
-            chosen: as the stage's key holds it.
+            chosen: the choices in the stage's key.
         """
         return config
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Return what reports say below their table of what a stage decided, without a full stop at its end.
+        """Return the text on a stage's decisions below a report's table, without a final full stop.
 
         Args:
-            notes: as a file of figures holds them, which may be anything.
+            notes: those of a file of figures, unchecked.
         """
         return None
 
@@ -230,7 +230,7 @@ class Stage(ABC, Generic[Config]):
         """Return prompts with the answers that reports show side by side.
 
         Args:
-            notes: as a file of figures holds them, which may be anything.
+            notes: those of a file of figures, unchecked.
         """
         return []
 
@@ -238,14 +238,14 @@ class Stage(ABC, Generic[Config]):
         """Return why the stage's graph may be slower than the one before it on a machine; None if unknown.
 
         Args:
-            notes: as a file of figures holds them, which may be anything.
-            machine: likewise, as `describe_machine` returns it.
+            notes: those of a file of figures, unchecked.
+            machine: as `describe_machine` returns it, unchecked too.
         """
         return None
 
     @abstractmethod
     def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Make a checkpoint of another, which is left as it is.
+        """Make a new checkpoint; the given one is not changed.
 
         Raises:
             InputError: the settings do not suit the model or the text.
@@ -258,7 +258,7 @@ class MakerStage(Stage[Config]):
 
     @abstractmethod
     def planned(self, config: Config) -> ModelInfo:
-        """Return what the settings say of the model that `make` will make."""
+        """Return the facts about the model that `make` will make."""
 
     @abstractmethod
     def make(self, config: Config, context: StageContext) -> Checkpoint:

@@ -1,6 +1,6 @@
-"""What a stage takes at the least and is expected to make, and how it is carried out in small.
+"""Lower bounds of a stage's needs, forecasts of its result and work, and its settings for a rehearsal.
 
-These are answers of the stage protocol (`Stage.estimate`, `Stage.expect`, `Stage.in_small`). Nothing here
+These are types of the stage protocol (`Stage.estimate`, `Stage.expect`, `Stage.in_small`). Nothing here
 imports torch.
 """
 
@@ -20,9 +20,10 @@ from roots_compress.models.spec import ModelSpec
 
 Config = TypeVar("Config", bound=StageSettings)
 SHORT = 64
-"""Tokens of a calibration window in small, where its length does not matter: models write some themselves."""
+"""Tokens of a calibration window in a rehearsal, if its length does not matter: models write some
+themselves."""
 MORE_TOKENS = 1.6
-"""Calibration tokens in small for each input channel of the widest matrix: solvers need at most 1.5."""
+"""Calibration tokens in a rehearsal for each input channel of the widest matrix: solvers need at most 1.5."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,23 @@ class ExpectedModel:
 
     spec: ModelSpec
     quantization: Mapping[str, Any] | None = None
-    """How matrices will be stored, as a checkpoint's config says it; None: unquantized."""
+    """The formats of its matrices, as in a checkpoint's config; None: unquantized."""
     weight_bytes: int = 4
-    """Of each number that is not quantized."""
+    """Bytes of each number that is not quantized."""
     certain: bool = True
-    """Whether shape and storage follow from the settings. Otherwise measuring or timing decides, and these
-    are the likeliest."""
+    """Whether shape and formats follow from the settings. Otherwise a measurement decides, and these are the
+    likeliest."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a stage makes, and its work besides training."""
+    """The result of a stage, and its work besides training."""
 
     model: ExpectedModel
     passes: float = 0.0
-    """In forward passes of one token through the model that it starts from."""
+    """Work in forward passes of one token through the model that it starts from."""
     fast_passes: float = 0.0
-    """Further ones, in the precision that the device multiplies fastest."""
+    """Further passes, in the precision that the device multiplies fastest."""
     writes: tuple[int, int] = (0, 0)
     """Windows of calibration text that the model writes, and the tokens of each."""
     held_bytes: float = 0.0
@@ -56,18 +57,18 @@ class Expected:
 
 @dataclass(frozen=True)
 class Small:
-    """How much a stage does in small."""
+    """The amount of work of a stage in a rehearsal."""
 
     whole: ModelSpec
     """The model that the stage starts from in the run."""
     cut: ModelSpec
-    """The one that it starts from in small: fewer layers."""
+    """The model that it starts from in the rehearsal: fewer layers."""
     steps: int
     """The most optimizer steps of a training."""
     layers: int
-    """The most of a stack of a new model."""
+    """The most layers in a stack of a new model."""
     stand_in: Callable[[Path], Path] = field(default=lambda path: path)
-    """Makes a checkpoint of few layers that can take the place of one that a setting names."""
+    """Makes a checkpoint of few layers that can replace one named by a setting."""
 
     @property
     def tokens(self) -> float:
@@ -86,7 +87,7 @@ class Small:
         """Return settings with few training steps and little calibration text, and no cache of the user's.
 
         Args:
-            shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
+            shortest: windows of calibration text may be cut to this many tokens; None keeps their length.
         """
         for keys, training in groups_of(config, TrainingConfig):
             few = {"steps": min(training.steps, self.steps)}
@@ -110,34 +111,33 @@ MOMENT_BYTES = 8
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage needs at the least, and how large a model it makes.
+    """A lower bound of a stage's needs, and the size of the model it makes.
 
     It counts weights, their gradients and their optimizer's moments, and leaves out activations, text and
     libraries: a run that it refuses would certainly fail.
     """
 
     parameters: float
-    """The fewest of the model that it makes."""
+    """The fewest parameters of the model that it makes."""
     kept: float
-    """Bytes on the disk that stay: a checkpoint and a graph."""
+    """Bytes on disk that remain: a checkpoint and a graph."""
     working: float
-    """Bytes on the disk while it works."""
+    """Bytes on disk while it works."""
     memory: float
-    """Bytes."""
+    """Bytes of memory."""
 
 
 def least(
     before: float, made: float, *, width: float = FLOAT_BYTES, trained_on: str | None = None
 ) -> Estimate:
-    """Return what it takes to hold a model besides the one it is made from, and to train it.
+    """Return the least that holding a model besides its original, and training it, takes.
 
     Args:
-        before: parameters of the model that it is made from.
-        made: parameters of the model that is made.
+        before: parameters of the original. made: parameters of the new model.
         width: bytes of each of these.
-        trained_on: the device on which all weights are trained; None where they are not. The disk then holds
-            the saved states: as many as are kept, and the one being written. Memory holds gradients and
-            moments as well, on a GPU the GPU's memory.
+        trained_on: the device on which all weights are trained; None without training. The disk then holds
+            the saved states: those kept, and the one being written. Gradients and moments are in memory too,
+            on a GPU in the GPU's.
     """
     working, memory = 0.0, FLOAT_BYTES * before + width * made
     if trained_on is not None:

@@ -1,4 +1,4 @@
-"""What carries out each kind of stage; the kinds are those of the union in `configs/recipe/schema.py`."""
+"""The implementation of each kind of stage in the union of `configs/recipe/schema.py`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ IMPLEMENTATIONS: dict[type[StageSettings], Stage[Any]] = {
 
 
 def stage_of(config: StageSettings) -> Stage[Any]:
-    """Return the stage that answers for settings of its own class."""
+    """Return the stage that implements these settings."""
     return IMPLEMENTATIONS[type(config)]
 
 
 def stage_of_kind(kind: str) -> Stage[Any] | None:
-    """Return the stage that makes rows of a kind; None for a baseline and what a newer version made."""
+    """Return the stage that makes rows of a kind; None for a baseline or a kind of a newer version."""
     found = (
         stage for config, stage in IMPLEMENTATIONS.items() if config.model_fields["kind"].default == kind
     )

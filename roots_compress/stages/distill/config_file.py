@@ -1,4 +1,4 @@
-"""A student's shape, read from a ROOTS config file of the user's own."""
+"""A student's shape, read from the user's ROOTS config file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read_config(path: Path, vocab_size: int | None, **token_ids: int | list[int]
 
     Args:
         path: a JSON file, of either version.
-        vocab_size: the teacher's, which holds where the file does not name one; None where it is not known.
-        token_ids: the teacher's, which hold as well.
+        vocab_size: the teacher's, used if the file names none; None if unknown.
+        token_ids: the teacher's, used in the same way.
 
     Raises:
         InputError: the file is not a usable ROOTS config.

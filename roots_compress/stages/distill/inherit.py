@@ -1,9 +1,8 @@
 """Initialising a student from its teacher's own weights.
 
 Student layers take the weights of teacher layers at even depths, the first and the last among them (as
-DistilBERT does, Sanh et al. 2019). Where the student is narrower, the same channels are taken everywhere:
-residual channels once for the whole model, the units of a block's axes block by block, the most important
-ones by weight norms, in their old order.
+DistilBERT does, Sanh et al. 2019). A narrower student takes the most important units by weight norms, in
+their old order: residual channels once for the whole model, the units of a block's axes block by block.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ Named = Iterator[tuple[str, Tensor]]
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What a student took over from its teacher."""
+    """The weights that a student inherited from its teacher."""
 
     layers: tuple[int, ...]
-    """For each student layer, the teacher layer (from 0) its weights come from."""
+    """For each student layer, the number of its teacher layer, from 0."""
     inherited: int
     """Parameters copied."""
     fresh: int
-    """Parameters left as they were initialised."""
+    """Parameters that kept their initial values."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class _Stream:
 
     kept: Tensor
     gain: float
-    """On norms: the kept channels have more of the mean square that a norm divides by than the others."""
+    """Factor on norms: the kept channels have a larger share of the mean square than the others."""
 
     def of_norm(self, prefix: str, norm: nn.Module) -> Named:
-        """Yield the gain of a norm over the stream, and its bias where it has one."""
+        """Yield the gain of a norm over the stream, and its bias if it has one."""
         for name, parameter in norm.named_parameters():
             value = parameter[self.kept]
             yield f"{prefix}.{name}", value * self.gain if name == "weight" else value
@@ -57,10 +56,10 @@ class _Stream:
 
 @torch.no_grad()
 def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
-    """Copy into the student, in place, every teacher weight that has a place there.
+    """Copy into the student, in place, every teacher weight that fits.
 
-    What does not fit is left as it is: all of a student whose residual stream is wider than its teacher's or
-    has other norms; a block that is wider, or of another form (`OpSpec.form`).
+    Weights that do not fit keep their initial values: the whole student if its residual stream is wider than
+        the teacher's or has other norms; a block that is wider or has another form (`OpSpec.form`).
     """
     spec = teacher.config.spec
     layers = tuple(
@@ -79,7 +78,7 @@ def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
 
 
 def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int, ...]) -> Named:
-    """Yield what the teacher's weights are in the student."""
+    """Yield the teacher's weights by their names in the student."""
     wanted, spec = student.config.spec, teacher.config.spec
     if wanted.width > spec.width or _norms(wanted) != _norms(spec):
         return
@@ -105,7 +104,8 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
                 yield from stream.of_norm(f"{prefix}.{name}", module)
     for name, parameter in teacher.named_parameters(remove_duplicate=False):
         if not name.startswith("model."):
-            # Of the head: what reads the stream. What also writes a stream of another width has no place.
+            # From the head, only weights that read the stream: those that also write one may have another
+            # width.
             yield name, parameter[..., kept] if parameter.shape[-1] == spec.width else parameter
     theirs = teacher.model.all_layers()
     for number, (layer, taken) in enumerate(zip(student.model.all_layers(), layers, strict=True)):
@@ -117,7 +117,7 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
 
 
 def _of_half(prefix: str, wanted: OpSpec, half: Half, stream: _Stream) -> Named:
-    """Yield the norms of a teacher's block, and its weights where they fit."""
+    """Yield the norms of a teacher's block, and its weights if they fit."""
     for place in NORMS:
         norm = getattr(half, place)
         if norm is not None:
@@ -129,7 +129,7 @@ def _of_half(prefix: str, wanted: OpSpec, half: Half, stream: _Stream) -> Named:
 
 
 def _of_block(wanted: OpSpec, block: Block, residual: Tensor) -> dict[str, Tensor]:
-    """Return a block's weights with so many units of each axis as are wanted; none where it has too few."""
+    """Return a block's weights with the wanted units of each axis; none if it has too few."""
     spec, weights = block.spec, dict[str, Tensor]((*block.named_parameters(), *block.named_buffers()))
     if wanted.form() != spec.form():
         return {}
@@ -153,9 +153,9 @@ def _of_block(wanted: OpSpec, block: Block, residual: Tensor) -> dict[str, Tenso
 def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
     """Return the most important units of an axis, ascending; equally many of each of its groups.
 
-    A single channel counts by the product of the norms of all weights that enter and leave it, a head by the
-    energy of its output weights, a channel of all experts by theirs. Units without a projection, experts, are
-    taken by number.
+    The score of a single channel is the product of the norms of its input and output weights; of a head, the
+    energy of its output weights; of a channel of experts, that energy over all experts. Experts, which have
+    no projection, are taken by number.
     """
     if axis.parts:
         energy_U = torch.stack([weights[f"{part}.weight"].square().sum(dim=0) for part in axis.parts])
@@ -175,7 +175,7 @@ def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
 
 
 def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
-    """Return where the norms over the residual stream are, their kinds, and which blocks share one."""
+    """Return the places and kinds of the norms over the residual stream, and which blocks share one."""
     norms = [(place, getattr(each, place)) for layer in spec.layers for each in layer for place in NORMS]
     norms += [("final_norm", stack.final_norm) for stack in spec.running]
     switches = {
@@ -198,7 +198,7 @@ def _residual_energy(teacher: RootsWithHead) -> Tensor:
         for half in layer.halves:
             for writer in half.block.writers():
                 written = writer.weight.square().sum(dim=1)
-                # The gain of a norm after the block is on what its weights write.
+                # The gain of a norm after the block scales the outputs of its weights.
                 gained = written if half.post_norm is None else written * _weight(half.post_norm).square()
                 energy = energy + gained
     return energy

@@ -1,4 +1,4 @@
-"""The shapes of students that are a share of their teacher. Pure functions, torch-free."""
+"""The shapes of students with a share of their teacher's parameters. Pure functions, torch-free."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec, Stack
 
 MLP_MULTIPLE = 32
-"""Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
+"""Widths of narrowed MLPs are multiples of this, for matrix units and the groups of 4-bit formats."""
 NEAR_ENOUGH = 0.95
-"""An MLP that would keep more than this fraction of its width keeps it all."""
+"""An MLP that would keep more than this fraction of its width keeps its full width."""
 NARROWEST = 0.125
 
 
@@ -22,9 +22,9 @@ class Preset:
     """A student's share of its teacher."""
 
     parameters: float
-    """Of the parameters in the layers: embeddings, and with them the vocabulary, stay as they are."""
+    """Share of the parameters in the layers; embeddings and vocabulary do not change."""
     layers: float
-    """Of the layers; the rest of the saving comes from narrower MLPs."""
+    """Share of the layers; the rest of the saving comes from narrower MLPs."""
 
 
 PRESETS = {
@@ -37,8 +37,8 @@ PRESETS = {
 def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
     """Return a student with about the given share of the teacher's layer parameters.
 
-    Layers are left out first, at even depths; what is still too much is taken from the feed-forward blocks:
-    from their channels, or from their experts.
+    Layers are removed first, at even depths; the rest is saved in the feed-forward blocks: channels, or
+    experts.
     """
     chosen: list[int] = []
     for stack, first in zip(teacher.running, (0, teacher.begins), strict=False):
@@ -59,7 +59,7 @@ def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
 
 
 def _narrowed(op: OpSpec, keep: float) -> OpSpec:
-    """Return a feed-forward block with about this share of its channels or experts; others stay."""
+    """Return a feed-forward block with about this share of its channels or experts; no other changes."""
     if not isinstance(op, Mlp | Moe):
         return op
     axis = op.axes()[0]
@@ -69,7 +69,7 @@ def _narrowed(op: OpSpec, keep: float) -> OpSpec:
 
 
 def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
-    """Return how many weights the layers' matrices hold: those of feed-forward blocks are the second."""
+    """Return the number of weights in the layers' matrices, and of those in feed-forward blocks."""
     fixed = others = 0
     for _, op in spec.blocks():
         size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
@@ -78,7 +78,7 @@ def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
 
 
 def spread_layers(count: int, stack: Stack) -> list[int]:
-    """Return the numbers of `count` layers spread evenly, those among them whose keys others take."""
+    """Return the numbers of `count` evenly spread layers, with those whose keys other layers take."""
     chosen = list(spread(count, len(stack.layers)))
     for index in sorted(stack.needed - {*chosen}):
         if others := [each for each in chosen if each not in stack.needed]:

@@ -40,17 +40,17 @@ def check_student(
 
     Args:
         path: a ROOTS config file or a checkpoint.
-        teacher: its specification; where it is not known, the kind of head alone is compared.
+        teacher: its specification; if unknown, only the kind of head is compared.
 
     Returns:
-        What bounds the student's use.
+        The student's limits.
 
     Raises:
-        InputError: the student is damaged or quantized, or its vocabulary or what it gives is not the
+        InputError: the student is damaged or quantized, or its vocabulary or kind of output is not the
             teacher's.
     """
     if path.suffix == ".json":
-        # It needs torch, which a run with a student of one's own shape needs in any case.
+        # It needs torch, as does any run with a student of the user's shape.
         from roots_compress.stages.distill.config_file import read_config
 
         spec = read_config(path, vocab_size).spec
@@ -73,13 +73,13 @@ def check_student(
 
 
 class DistillStage(Stage[DistillConfig]):
-    """Makes a student of the model it is given."""
+    """Makes a student of the given model."""
 
     def check(self, config: DistillConfig, info: ModelInfo) -> ModelInfo:
         """Check a student that is a file or a checkpoint against the teacher's vocabulary and labels.
 
-        Presets keep what bounds the teacher's use. What bounds a student from a file is not known until
-        there is a tokenizer to compare its own with.
+        Presets keep the teacher's limits. The limits of a student from a file are unknown until there is a
+        tokenizer to compare with its own.
         """
         path = student_path(config.student)
         if path is None:
@@ -92,7 +92,7 @@ class DistillStage(Stage[DistillConfig]):
             head = info.task.head_kind
             limits = check_student(path, info.tokenizer(), info.vocab_size, head, info.spec)
         except InputError as error:
-            # The file alone would not say that it is the student, and not the model.
+            # The file name alone would not show that it is the student's, not the model's.
             error.message = Text(f"{error.where}: ", error.message)
             error.where = Key("student")
             presets = ", ".join(STUDENT_PRESETS)
@@ -102,7 +102,7 @@ class DistillStage(Stage[DistillConfig]):
         return replace(info, limits=limits, spec=None, source=None)
 
     def estimate(self, config: DistillConfig, parameters: float | None, *, device: str) -> Estimate:
-        """Count the training of the student. A preset keeps the embeddings, so its share is the least."""
+        """Count the training of the student; a preset's share of the parameters is its lower bound."""
         assert parameters is not None
         preset = PRESETS.get(config.student)
         made = preset.parameters * parameters if preset else _student_parameters(Path(config.student))
@@ -119,7 +119,7 @@ class DistillStage(Stage[DistillConfig]):
         return Expected(ExpectedModel(spec, certain=before.certain or path is not None))
 
     def in_small(self, config: DistillConfig, small: Small) -> DistillConfig:
-        """Let a student that is a checkpoint have few layers, and one of a file the teacher's vocabulary."""
+        """Give a student from a checkpoint few layers, and one from a file the teacher's vocabulary."""
         less, path = small.lessened(config), student_path(config.student)
         if path is None:
             return less
@@ -130,7 +130,7 @@ class DistillStage(Stage[DistillConfig]):
         return {} if path is None else {"student": path}
 
     def control(self, config: DistillConfig) -> tuple[str, DistillConfig]:
-        """Return the same student, trained alike on the text alone."""
+        """Return the same student, trained in the same way on the text alone."""
         loss = DistillLossConfig(cross_entropy_weight=1.0, divergence_weight=0.0)
         return "untaught", config.model_copy(update={"loss": loss})
 
@@ -141,7 +141,7 @@ class DistillStage(Stage[DistillConfig]):
 
 
 def _spec_of(path: Path, vocabulary: int) -> ModelSpec:
-    """Return the shape of a student that is a file or a checkpoint."""
+    """Return the shape of a student from a file or a checkpoint."""
     if path.suffix != ".json":
         return inspect_source(path).spec
     from roots_compress.stages.distill.config_file import read_config
@@ -150,7 +150,7 @@ def _spec_of(path: Path, vocabulary: int) -> ModelSpec:
 
 
 def _student_parameters(path: Path) -> float:
-    """Return the parameters of a student with a shape from a file; 0 of a checkpoint, which is not read."""
+    """Return the parameters of a student with a shape from a file; 0 for a checkpoint, which is not read."""
     if path.suffix != ".json":
         return 0.0
     from roots_compress.stages.distill.config_file import read_config

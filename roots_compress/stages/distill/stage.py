@@ -1,4 +1,4 @@
-"""The `distill` stage: choose a student, let it learn from the text and from its teacher."""
+"""The `distill` stage: make a student and train it on the text and on its teacher's outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
     """Train a student on the text and on its teacher's distributions.
 
     Args:
-        teacher: float weights. With `loss.top_k` they are dropped from memory once its targets are cached;
-            else they are left as they are.
-        context: its training text is learnt from; its seed is that of fresh weights, the windows and their
-            order.
+        teacher: float weights. With `loss.top_k` they are freed once the teacher's targets are cached;
+            otherwise they are not changed.
+        context: its training text is learnt; its seed fixes new weights, the windows and their order.
 
     Raises:
         InputError: the student cannot be made (see `make_student`), the teacher is quantized, the text is too

@@ -31,7 +31,7 @@ from roots_compress.training.distillation.vocabulary import (
 
 @dataclass(frozen=True)
 class Student:
-    """A model to be trained, and where its shape and weights come from."""
+    """A model to be trained, with the origin of its shape and weights."""
 
     model: RootsWithHead
     notes: dict[str, Json]
@@ -40,14 +40,14 @@ class Student:
 def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     """Return the student that a recipe names.
 
-    A preset or a config file takes over the teacher's weights where shapes allow (see `inherit`); a
-    checkpoint keeps its own.
+    A preset or a config file inherits the teacher's weights where shapes allow (see `inherit`); a checkpoint
+    keeps its own.
 
     Args:
         student: `tiny`, `small` or `medium`; a ROOTS config file (JSON); or a checkpoint as `load_checkpoint`
             reads it.
         teacher: float weights.
-        seed: draws the weights that come from nowhere else.
+        seed: for the weights that are not inherited.
 
     Raises:
         InputError: the name is unknown, a file cannot be used, or the tokenizers or labels differ.
@@ -99,7 +99,7 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
 
 
 def _generate_alike(student: RootsWithHead, teacher: RootsWithHead) -> None:
-    """Give a student its teacher's settings of generation, but for the ids that its own config file names."""
+    """Give a student its teacher's generation settings, except the ids that its own config file names."""
     if not teacher.can_generate():
         return
     settings = copy.deepcopy(teacher.generation_config)

@@ -1,4 +1,4 @@
-"""What the phases of a prune stage are expected to take, in proportion to one another."""
+"""The expected costs of a prune stage's phases, relative to one another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from roots_compress.stages.prune.sensitivity import FISHER_WINDOWS, TRIAL_WINDOW
 from roots_compress.stages.prune.targets.allocate import measured_axes
 
 MEASURING, GRADIENTS, CUTTING, FAST_CUTTING = 4.0, 6.0, 0.4, 1.15
-"""Of a token, in forward passes of a token, by timing SmolLM2's; the last in the fastest precision."""
+"""Costs of a token, in forward passes of a token, by timing SmolLM2; the last in the fastest precision."""
 
 TIMING = 5e4
-"""Of five graphs; a choice is timed with the whole model."""
+"""Cost of five graphs; a choice is timed together with the whole model."""
 
 
 def phases_of(config: PruneConfig, given: int, block_size: int) -> dict[str, float]:

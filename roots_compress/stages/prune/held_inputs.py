@@ -1,8 +1,7 @@
-"""What a projection reads of calibration text, held from the pass that measures it until after the cut.
+"""The inputs of a projection on calibration text, held from their measurement until after the cut.
 
-A cut takes input channels out of a projection and leaves what the others read as it was. So the cut
-projection can be run on what was held, without the layers before it: in a gated MLP, two thirds of its
-products.
+A cut removes input channels of a projection and does not change the others. So the cut projection can run on
+the held inputs, without the layers before it: in a gated MLP, this saves two thirds of the products.
 
 Shape legend: B windows in a batch, T tokens, W hidden size, C input channels, K those that stay.
 """
@@ -20,14 +19,14 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import Axis
 
 HELD_SHARE = 0.5
-"""Of the model's bytes: what may be held. Batches beyond it run through their block again."""
+"""Share of the model's bytes that may be held. Further batches run through their block again."""
 
 
 class HeldInputs:
     """The inputs of one projection, `BTC` for each batch from the first on, as many as fit.
 
     Args:
-        limit_bytes: how much may be held.
+        limit_bytes: the most bytes to hold.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -50,11 +49,11 @@ class HeldInputs:
         columns: Sequence[int],
         anew: Callable[[int], Iterator[Tensor]],
     ) -> Iterator[Tensor]:
-        """Yield what the cut block adds to each batch, `BTW`, and free what was held.
+        """Yield the cut block's output for each batch, `BTW`, and free the held inputs.
 
         Args:
-            projected: returns it for `columns` of what was held, in this order.
-            anew: runs the cut block on the batches from a number on.
+            projected: returns the output for `columns` of the held inputs, in this order.
+            anew: runs the cut block on the batches from this number on.
         """
         held = len(self._held)
         index_K = torch.as_tensor(columns)
@@ -66,14 +65,14 @@ class HeldInputs:
 
 
 def held_bytes(model: RootsWithHead, device: str) -> int:
-    """Return how much may be held: nothing on a device whose memory is its own, and which is fast."""
+    """Return how many bytes to hold: none on a GPU, which is fast and has its own memory."""
     if device != "cpu":
         return 0
     return int(HELD_SHARE * sum(parameter.nbytes for parameter in model.parameters()))
 
 
 def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Tensor:
-    """Return the Gram matrix `CC` of what a projection reads, `BTC` for each batch.
+    """Return the Gram matrix `CC` of a projection's inputs, `BTC` for each batch.
 
     Raises:
         StageError: an input is NaN or infinite.
@@ -85,7 +84,7 @@ def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Te
 
 
 def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualStream) -> Tensor:
-    """Move the stream past a block as it is, and return the Gram matrix of what its projection read.
+    """Move the stream past an uncut block, and return the Gram matrix of its projection's inputs.
 
     Raises:
         StageError: an input is NaN or infinite.
@@ -102,9 +101,9 @@ def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualSt
 
 
 def part_statistics(half: Half, stream: ResidualStream, axis: Axis) -> dict[str, InputStatistics]:
-    """Return the sums over what each part of an axis reads, Gram matrices among them, by its name.
+    """Return the statistics of the inputs of each part of an axis, with Gram matrices, by name.
 
-    Each row counts times the factor on what the part makes of it.
+    Each row is multiplied by the factor on the part's output.
     """
     read = _empty_statistics(half, stream, axis.parts)
     for read_BTW in stream.read(half):
@@ -116,7 +115,7 @@ def part_statistics(half: Half, stream: ResidualStream, axis: Axis) -> dict[str,
 def unrouted_statistics(
     half: Half, stream: ResidualStream, parts: Collection[str]
 ) -> dict[str, InputStatistics]:
-    """Return the sums over what these parts would read if every row were theirs, by name."""
+    """Return the statistics of these parts' inputs if all rows were routed to them, by name."""
     read = _empty_statistics(half, stream, parts)
     linears = {part: half.block.linear(part) for part in parts}
     with observed(linears, lambda part, inputs_RC: read[part].update(inputs_RC)):
@@ -135,7 +134,7 @@ def _empty_statistics(
 
 
 def unit_order(half: Half, stream: ResidualStream, axis: Axis) -> Tensor:
-    """Return how much each unit of an axis without a projection gives for each of its tokens, `(units,)`."""
+    """Return the mean output of each unit of an axis without a projection, per token, `(units,)`."""
     scores_U = tokens_U = torch.zeros(axis.units, device=stream.device)
     for read_BTW in stream.read(half):
         given_U, weights_U = half.block.shares(read_BTW, axis.name)
@@ -144,7 +143,7 @@ def unit_order(half: Half, stream: ResidualStream, axis: Axis) -> Tensor:
 
 
 def checked_gram(name: str, statistics: InputStatistics) -> Tensor:
-    """Return the Gram matrix of a projection's inputs once all were seen.
+    """Return the Gram matrix of a projection's inputs after all batches.
 
     Raises:
         StageError: an input is NaN or infinite.

@@ -1,6 +1,7 @@
-"""Our scores in the form that torch-pruning asks for: one number for each channel of a dependency group.
+"""Our scores in torch-pruning's form: one number for each channel of a dependency group.
 
-Several channels may form one unit that stays or goes as a whole (a head); `scores.pool` gives back its score.
+Several channels may form one unit that is kept or removed as a whole (a head); `scores.pool` recovers its
+score.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ class MagnitudeImportance(tp.importance.Importance):
     """The norm of all weights of a channel, in every matrix that the dependency graph ties it to.
 
     Args:
-        units: how many units the root's channels form. A matrix with fewer channels than the root (keys and
-            values that several query heads share) spreads each unit's weights evenly over those of the root.
+        units: the number of units that the root's channels form. A matrix with fewer channels than the root
+            (keys and values that several query heads share) spreads each unit's weights evenly over those of
+            the root.
     """
 
     def __init__(self, units: int) -> None:
@@ -62,7 +64,7 @@ class ActivationImportance(tp.importance.Importance):
 
 
 class EnergyImportance(tp.importance.Importance):
-    """How much of the residual stream lies in each of its channels.
+    """The energy of the residual stream in each of its channels.
 
     Args:
         energies: of each channel of the root, the sum of squares on calibration text.
@@ -78,7 +80,7 @@ class EnergyImportance(tp.importance.Importance):
 
 
 class TaylorImportance(tp.importance.Importance):
-    """The first-order effect on the loss of leaving a unit of the root's input channels out.
+    """The first-order effect on the loss of removing a unit of the root's input channels.
 
     Args:
         contributions_NC: for each window and channel of the root, its input times the loss's gradient.
@@ -95,14 +97,14 @@ class TaylorImportance(tp.importance.Importance):
 
 
 class SurgeonImportance(tp.importance.Importance):
-    """The error of the root's outputs at which a unit leaves: the cheapest first, the others refitted.
+    """The error of the root's outputs at which a unit is removed: cheapest first, the others refitted.
 
     Args:
         gram_CC: Gram matrix of the root's input.
-        kept: units that will stay, which need no order among themselves.
-        at_once: units of a group that leave before the others are judged again.
+        kept: the number of units that will stay; their order does not matter.
+        at_once: units of a group that are removed before the others are scored again.
         damping: ridge of the refit.
-        groups: equal groups of neighbouring units; all lose equally many.
+        groups: equal groups of neighbouring units, which all lose equally many.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class SurgeonImportance(tp.importance.Importance):
 
 
 def _each_channel(scores_U: Tensor, channels: int) -> Tensor:
-    """Spread each unit's score over its channels, so that their pool in quadrature is the unit's again."""
+    """Spread each unit's score over its channels, so that their root sum of squares is the unit's score."""
     size = channels // len(scores_U)
     scores_C: Tensor = (scores_U / size**0.5).repeat_interleave(size)
     return scores_C

@@ -1,7 +1,7 @@
-"""Cutting a model layer by layer, each block judged and refitted on what the blocks before it now give.
+"""Cuts a model layer by layer, each block scored and refitted on the outputs of the cut blocks before it.
 
 Shape legend: B windows in a batch, T tokens, R rows (flattened tokens), N windows, W hidden size, C input
-channels of a projection, K those of them that are still there, U units of an axis.
+channels of a projection, K those of them that remain, U units of an axis.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from roots_compress.stages.prune.scores import pool
 DAMPING = 1e-2
 """Ridge of the refit, relative to the kept channels' mean square."""
 LEAVE_AT_ONCE = 1 / 128
-"""Fraction of a projection's units that the surgeon takes out before it judges the others again."""
+"""Fraction of a projection's units that the surgeon removes before it scores the others again."""
 
 LayerErrors = Mapping[str, float | None]
-"""By block: root mean square error of what it gives, relative to before the cut; None where it is uncut."""
+"""By block: root mean square error of its output, relative to before the cut; None if it is not cut."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What calibration says about a projection's input channels."""
+    """Calibration statistics of a projection's input channels."""
 
     gram_CC: Tensor
     contributions_NC: Tensor | None
     """For `taylor`: each window's input times gradient."""
 
     def of(self, columns: Sequence[int]) -> Evidence:
-        """Return what is said about these channels alone."""
+        """Return the statistics of these channels only."""
         if len(columns) == len(self.gram_CC):
             return self
         index = torch.as_tensor(columns, device=self.gram_CC.device)
@@ -74,13 +74,13 @@ class Evidence:
 class LayerwiseCutter:
     """Walks through a model once, cutting each layer to its target.
 
-    The residual stream of the calibration windows goes along, through the layers as they now are: a layer is
-    scored and refitted on the inputs that the cut layers before it really give it. Those inputs are held, as
-    far as there is room, and run through the cut projection. Only gradients, which `taylor` asks for, are
-    those of the uncut model.
+    The residual stream of the calibration windows passes through the layers in their current state, so a
+    layer is scored and refitted on the real outputs of the cut layers before it. These inputs are held, if
+    there is room, and run through the cut projection. Only the gradients for `taylor` come from the uncut
+    model.
 
-    Where the device multiplies bfloat16 fastest, the stream's blocks do; Gram matrices and refits never. The
-    rounding is a hundredth of what a cut changes.
+    If the device multiplies bfloat16 fastest, blocks run in it, but Gram matrices and refits never do. Its
+    rounding is a hundredth of a cut's change.
 
     The model is cut in place.
     """
@@ -98,7 +98,7 @@ class LayerwiseCutter:
 
     @torch.no_grad()
     def cut(self, targets: Sequence[LayerTarget]) -> Iterator[LayerErrors]:
-        """Cut the layers one after another, yielding the errors of each when it is done."""
+        """Cut the layers one after another, and yield the errors of each."""
         layers = self.stream.passing(self.model.model.all_layers())
         for index, (layer, target) in enumerate(zip(layers, targets, strict=True)):
             yield {half.name: self._cut_block(index, half, target[half.name]) for half in layer.halves}
@@ -115,7 +115,7 @@ class LayerwiseCutter:
         return self._cut_projection(place, half, axes, kept)
 
     def _cut_projection(self, place: Place, half: Half, axes: Sequence[Axis], kept: Units) -> float:
-        """Cut a block along axes whose units are input channels of its projection, and refit that."""
+        """Cut a block along axes of input channels of its projection, and refit the projection."""
         name = str(half.block.spec.projection)
         projection = half.block.linear(name)
         held = HeldInputs(held_bytes(self.model, self.stream.device))
@@ -161,10 +161,10 @@ class LayerwiseCutter:
         return (lost / energy) ** 0.5 if energy else 0.0
 
     def _cut_parts(self, place: Place, half: Half, axis: Axis, count: int) -> None:
-        """Keep so many units of each part of an axis, those that matter most to it, and refit the part.
+        """Keep the best units of each part of an axis, and refit the part.
 
-        A part that read fewer rows than a refit needs, an expert that few tokens chose, is judged and
-        refitted on all rows. Its gradients are of its own rows only: `activation` takes `taylor`'s place.
+        A part that read fewer rows than a refit needs (an expert with few tokens) is scored and refitted on
+        all rows. Gradients exist only for its own rows, so `activation` then replaces `taylor`.
         """
         block = half.block
         before, units, grams = {}, {}, {}
@@ -188,9 +188,9 @@ class LayerwiseCutter:
 def make_importance(
     score: Score, evidence: Evidence, units: int, *, kept: int, groups: int = 1
 ) -> tp.importance.Importance:
-    """Return the score as torch-pruning takes it, for a projection whose channels form so many units.
+    """Return the score in torch-pruning's form, for a projection whose channels form this many units.
 
-    Equally many of the units stay in each of `groups` equal groups, `kept` in all.
+    Each of `groups` equal groups keeps equally many units, `kept` in all.
     """
     match score:
         case "magnitude":
@@ -212,7 +212,7 @@ def make_importance(
 def first_order_contributions(
     model: RootsWithHead, windows: PackedWindows, *, device: str
 ) -> dict[str, Tensor]:
-    """Return `NC` for every projection that may be cut: each input channel times the loss's gradient by it.
+    """Return `NC` for every projection that may be cut: each input channel times the loss's gradient.
 
     Summed over a window's tokens; float32, on the device.
     """
@@ -231,7 +231,7 @@ def first_order_contributions(
 
 
 def cut_projections(spec: ModelSpec) -> dict[Place, str]:
-    """Return the name of the projection of each block whose inputs may be cut, in the order they run."""
+    """Return the name of each block's projection whose inputs may be cut, in running order."""
     return {
         place: full_name(spec, place, op.projection)
         for place, op in spec.blocks()
@@ -240,6 +240,6 @@ def cut_projections(spec: ModelSpec) -> dict[Place, str]:
 
 
 def full_name(spec: ModelSpec, place: Place, name: str | None = None) -> str:
-    """Return the name in the model of a block, or of a linear layer of it."""
+    """Return the name in the model of a block or of its linear layer."""
     block = spec.path(place)
     return f"{block}.{name}" if name else block

@@ -1,6 +1,6 @@
-"""Norms over fewer channels than they were made for.
+"""Norms over a subset of their channels.
 
-Shape legend: B windows in a batch, T tokens, W channels of the residual stream, K those of them that stay.
+Shape legend: B windows in a batch, T tokens, W channels of the residual stream, K kept channels.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from roots_compress.models.resizing import StreamNorm
 
 
 class NarrowNorm(nn.Module):
-    """A norm over the kept channels alone, in the width of all of them: the others come out as zero.
+    """A norm over the kept channels only, in full width: the other outputs are zero.
 
     Args:
         kept: in rising order.
-        scale: on its gain.
+        scale: a factor on its gain.
     """
 
     def __init__(self, norm: StreamNorm, kept: Sequence[int], scale: float) -> None:
@@ -37,13 +37,13 @@ class NarrowNorm(nn.Module):
         return out_BTW
 
     def multiply(self, scales_K: Tensor) -> None:
-        """Multiply what comes out, channel by channel."""
+        """Multiply the output, channel by channel."""
         self.weight_K = self.weight_K * scales_K
         if self.bias_K is not None:
             self.bias_K = self.bias_K * scales_K
 
     def write_back(self) -> StreamNorm:
-        """Put gain and bias into the whole norm, for a cut to find them there; return it."""
+        """Write gain and bias back into the full norm, which is then cut; return it."""
         self.norm.weight[self.kept] = self.weight_K
         if self.bias_K is not None:
             assert isinstance(self.norm, nn.LayerNorm)
@@ -52,9 +52,9 @@ class NarrowNorm(nn.Module):
 
 
 def compensation(norm: StreamNorm, batches: Iterable[Tensor], kept: Sequence[int]) -> float:
-    """Return the factor on a narrowed norm's gain with which it comes closest to the norm of all channels.
+    """Return the factor on a narrowed norm's gain that best approximates the norm of all channels.
 
-    Least squares over all tokens and kept channels; no paper's, to our knowledge. For an RMS norm that is
+    Least squares over all tokens and kept channels; we know no paper on it. For an RMS norm that is
     the mean over tokens of the root mean square of the kept channels over that of all.
     """
     products = squares = 0.0
@@ -66,7 +66,7 @@ def compensation(norm: StreamNorm, batches: Iterable[Tensor], kept: Sequence[int
 
 
 def normalise(norm: StreamNorm, hidden_BTC: Tensor) -> Tensor:
-    """Return what a norm makes of these channels, without its gain and bias."""
+    """Return a norm's output for these channels, without its gain and bias."""
     width = hidden_BTC.shape[-1:]
     if isinstance(norm, nn.RMSNorm):
         return F.rms_norm(hidden_BTC, width, eps=norm.eps)

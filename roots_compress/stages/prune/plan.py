@@ -1,4 +1,4 @@
-"""What to keep: from ratios and scores to legal numbers of units. Pure functions, which import no torch."""
+"""The plan of a cut: from ratios and scores to legal numbers of units. Pure functions without torch."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 Units = Mapping[str, int]
-"""What a block is to keep: units of each group of an axis, by the axis's name. Other axes stay whole."""
+"""The units to keep in each group of a block's axis, by the axis's name. Other axes are not cut."""
 LayerTarget = Mapping[str, Units]
-"""What a layer is to keep, by the names of its blocks."""
+"""The units to keep in a layer, by block name."""
 
 
 @dataclass(frozen=True)
 class AxisNames:
-    """How keys, errors and notes name an axis."""
+    """The names of an axis in keys, errors and notes."""
 
     ratio: str
     """Its key in the recipe."""
     unit: str
-    """What it has in each group, for errors."""
+    """Its units, for errors."""
     width: str
-    """How the notes name its number of units."""
+    """Its number of units, in notes."""
     time: str
-    """How the notes name a unit's part in the time of a token."""
+    """A unit's part in the time of a token, in notes."""
 
 
 AXES = {
@@ -55,29 +55,29 @@ AXES = {
 }
 """Every axis of a block, by its name."""
 UNITS = {cut.ratio: cut.unit for cut in AXES.values()} | {"layer_ratio": "layer", "residual_ratio": "channel"}
-"""What each ratio cuts, by its key."""
+"""The axis that each ratio cuts, by key."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Legal widths, known before anything is measured, and how many layers stay."""
+    """Legal widths, known before any measurement, and the number of layers to keep."""
 
     layers: tuple[int, ...]
-    """Of each stack, in the order in which they run."""
+    """Layers to keep in each stack, in running order."""
     targets: tuple[LayerTarget, ...]
-    """For every layer of the unpruned model, also those that will leave."""
+    """For every layer of the unpruned model, including those to be removed."""
     hidden_size: int
     """Width of the residual stream."""
     needed: int | None = None
-    """Parameters to save at the least cost, with a target that says how many. With any target the widths
-    above are what there is."""
+    """Parameters to save at the least cost, if a target sets their number. With any target the widths above
+    are the present ones."""
 
 
 def plan_ratios(config: PruneConfig, spec: ModelSpec) -> Plan:
-    """Return the widths that the ratios ask for; needs nothing but the model's shape.
+    """Return the widths for the ratios; needs only the model's shape.
 
     Raises:
-        InputError: a ratio leaves no legal width, and the nearest ratio that does is named; or the model has
+        InputError: a ratio leaves no legal width (the message names the nearest that does), or the model has
             nothing that a ratio cuts.
     """
     _check_axes(config, spec)
@@ -126,7 +126,7 @@ def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
 
 
 def _fixed_stream(spec: ModelSpec) -> str | None:
-    """Return why the residual stream cannot be narrowed; None where every reader normalises it for itself."""
+    """Return why the residual stream cannot be narrowed; None if every reader normalises it first."""
     for index, layer in enumerate(spec.layers):
         for each in layer:
             if each.stream_norm is not None:
@@ -145,33 +145,33 @@ def _fixed_stream(spec: ModelSpec) -> str | None:
 
 
 def ratio_of(config: PruneConfig, axis: str) -> float:
-    """Return which fraction of an axis is to go."""
+    """Return the fraction of an axis to remove."""
     ratio: float = getattr(config, AXES[axis].ratio)
     return ratio
 
 
 def step(axis: Axis, multiple_of: int) -> int:
-    """Return what the units that stay are a multiple of: of `multiple_of` where they are single channels."""
+    """Return the divisor of the number of kept units: `multiple_of` for single channels."""
     return multiple_of if axis.size == 1 else 1
 
 
 def fewest(axis: Axis, multiple_of: int) -> int:
-    """Return how few units each group of an axis can keep."""
+    """Return the fewest units that each group of an axis can keep."""
     return min(max(step(axis, multiple_of), axis.least), axis.each)
 
 
 def shape_of(layer: Layer) -> LayerTarget:
-    """Return the units that a layer has."""
+    """Return a layer's numbers of units."""
     return {each.name: {axis.name: axis.each for axis in each.op.axes()} for each in layer}
 
 
 def narrowed(layer: Layer, target: LayerTarget) -> Layer:
-    """Return a layer as it is once it is cut to a target; what the target leaves out stays whole."""
+    """Return a layer after a cut to a target; axes that the target leaves out are not cut."""
     return tuple(changed(each, op=narrowed_block(each.op, target.get(each.name, {}))) for each in layer)
 
 
 def narrowed_block(op: OpSpec, kept: Units) -> OpSpec:
-    """Return a block as it is once it is cut, axis after axis."""
+    """Return a block after a cut, axis by axis."""
     for name in [axis.name for axis in op.axes() if axis.name in kept]:
         axis = next(axis for axis in op.axes() if axis.name == name)
         op = op.cut(name, kept[name] * axis.groups)
@@ -183,10 +183,11 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
 
     Args:
         ratio: fraction to remove, between 0 and 1.
-        multiple_of: the widths that runtimes like.
+        multiple_of: widths that run fast are multiples of this.
 
     Raises:
-        InputError: the nearest such width removes nothing or everything; the nearest other ratio is named.
+        InputError: the nearest such width removes nothing or everything; the message names the nearest ratio
+            that works.
     """
     if ratio == 0:
         return width
@@ -212,7 +213,7 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
 
 
 def best_units(scores_U: Tensor, count: int) -> list[int]:
-    """Return the `count` units of highest score, in rising order. Of equal ones the first stays."""
+    """Return the `count` units of highest score, in rising order. Of equal scores the first is kept."""
     order = scores_U.cpu().argsort(descending=True, stable=True)
     return sorted(order[:count].tolist())
 
@@ -228,10 +229,10 @@ def best_of_each(scores_U: Tensor, groups: int, count: int) -> list[int]:
 
 
 def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
-    """Return the settings as a model can follow them: one that writes no text is calibrated on given text.
+    """Return the settings adapted to a model: one that writes no text is calibrated on given text.
 
     Raises:
-        InputError: a setting needs decoding, or predictions, which the model does not do.
+        InputError: a setting needs decoding, or predictions, which the model does not have.
     """
     task = task_of_spec(spec)
     if task.writes_unasked:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 TRIALS = 24
-"""Ratios that are tried for a target, each halving what is left to search."""
+"""Ratios that are tried for a target, by bisection."""
 
 
 def planned_spec(config: PruneConfig, spec: ModelSpec) -> ModelSpec:
-    """Return the shape that ratios ask for; of a target, equally narrower feed-forward blocks that meet it.
+    """Return the shape for ratios; for a target, equally narrower feed-forward blocks that meet it.
 
-    Which layers leave is measured: here the last of each stack do.
+    Which layers are removed depends on measurements; here the last of each stack are.
 
     Raises:
         InputError: the ratios leave no legal width.
@@ -36,7 +36,7 @@ def planned_spec(config: PruneConfig, spec: ModelSpec) -> ModelSpec:
     if config.target is None:
         return _cut(config, spec)
     if config.target.decode_ms is not None:
-        return spec  # Timing alone tells how much must go.
+        return spec  # Only timing shows how much must be removed.
     needed = parameters_to_save(config.target, spec, multiple_of=config.multiple_of)
     wanted = spec.parameters - needed
     low, high, best = 0.0, 1.0, spec
@@ -46,7 +46,7 @@ def planned_spec(config: PruneConfig, spec: ModelSpec) -> ModelSpec:
         try:
             cut = _cut(trial, spec)
         except InputError:
-            # The nearest legal width lies on the other side.
+            # The nearest legal width is on the other side.
             low, high = (ratio, high) if ratio < 1 / 2 else (low, ratio)
             continue
         if cut.parameters <= wanted:
@@ -66,7 +66,7 @@ def _cut(config: PruneConfig, spec: ModelSpec) -> ModelSpec:
 
 
 def _fewer_layers(spec: ModelSpec, wanted: int) -> ModelSpec:
-    """Return the model without as many of its last layers as leave too many parameters."""
+    """Return the model without enough of its last layers to meet the number of parameters."""
     count = len(spec.layers) - spec.begins
     while count > 1:
         count -= 1
@@ -77,14 +77,14 @@ def _fewer_layers(spec: ModelSpec, wanted: int) -> ModelSpec:
 
 
 TIMED_GRAPHS = 3
-"""What the graphs hold at the least that are timed for a target in milliseconds, in sizes of the model."""
+"""Least memory of the graphs timed for a target in milliseconds, relative to the model."""
 
 
 class PruneStage(Stage[PruneConfig]):
-    """Removes units of a model, and refits what follows them."""
+    """Removes units of a model, and refits the projections that read them."""
 
     def check(self, config: PruneConfig, info: ModelInfo) -> ModelInfo:
-        """Refuse ratios, or a target, that leave the model no legal shape; ratios tell the shape."""
+        """Refuse ratios or a target without a legal shape; with ratios, the resulting shape is known."""
         spec = None
         if info.spec is not None:
             adapted_config = adapted(config, info.spec)
@@ -94,7 +94,7 @@ class PruneStage(Stage[PruneConfig]):
         return replace(info, spec=spec, source=None)
 
     def check_start(self, config: PruneConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
-        """Refuse ratios, a target, a rank or a calibration that cannot be."""
+        """Refuse impossible ratios, targets, ranks or calibrations."""
         from roots_compress.stages.prune.stage import planned
 
         checkpoint = info.without_weights()
@@ -118,7 +118,7 @@ class PruneStage(Stage[PruneConfig]):
         )
 
     def expect(self, config: PruneConfig, before: ExpectedModel | None) -> Expected:
-        """Return the shape that ratios ask for, or the likeliest that meets a target."""
+        """Return the shape for ratios, or the likeliest shape that meets a target."""
         from roots_compress.stages.prune.expected_cost import FAST_CUTTING, phases_of
         from roots_compress.training.further import judging_passes
 
@@ -144,14 +144,14 @@ class PruneStage(Stage[PruneConfig]):
         )
 
     def in_small(self, config: PruneConfig, small: Small) -> PruneConfig:
-        """Let a share of the layers, and a target, be what a model of few layers can meet."""
+        """Set a layer ratio or a target that a model of few layers can meet."""
         less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
         if less.calibration.windows * less.calibration.block_size >= small.tokens:
             changes["own_windows"] = min(1, config.own_windows)
         if config.layer_ratio:
             changes["layer_ratio"] = 0.5
         if config.target is not None:
-            # Bytes and milliseconds are of the whole model.
+            # Bytes and milliseconds apply to the whole model.
             changes["target"] = TargetConfig(parameters=config.target.parameters or 0.75)
         return less.model_copy(update=changes)
 
@@ -167,7 +167,7 @@ class PruneStage(Stage[PruneConfig]):
 def _left(config: PruneConfig, parameters: float) -> float:
     """Return the fewest parameters that pruning may leave, embeddings counted as if they shrank too."""
     if config.target is not None:
-        # A target may be missed by a channel, downwards: nothing, compared with the room that is asked for.
+        # The result may be a channel below the target, which is negligible here.
         wanted = config.target.parameters
         return wanted * parameters if wanted is not None else (config.target.bytes or 0) / FLOAT_BYTES
     heads = (1 - config.head_ratio) * (1 - config.query_ratio)

@@ -14,12 +14,12 @@ from torch import Tensor
 from roots_compress.errors import StageError
 
 ROWS_PER_CHANNEL = 2
-"""Calibration rows per refitted channel below which least squares would follow the noise of its sample."""
+"""Calibration rows per refitted channel; with fewer, least squares would fit noise."""
 SMALLEST_RIDGE = 1e-60
 
 
 def rows_needed(kept: int) -> int:
-    """Return how many calibration rows a refit of `kept` input channels needs."""
+    """Return the number of calibration rows that a refit of `kept` input channels needs."""
     return ROWS_PER_CHANNEL * kept
 
 
@@ -30,15 +30,15 @@ def refit(
     *,
     damping: float,
 ) -> Tensor:
-    """Return the weights `OK` with which the kept channels come closest to the outputs before the cut.
+    """Return the weights `OK` with which the kept channels best approximate the outputs before the cut.
 
-    They minimise `|X weight.T - X_K W.T|^2 + d |W - W_K|^2`, where `W_K` are the kept columns as they were
+    They minimise `|X weight.T - X_K W.T|^2 + d |W - W_K|^2`, where `W_K` are the original kept columns
     and `d` is `damping` times the mean of the kept channels' Gram diagonal. It is the layer-wise
     reconstruction of optimal brain surgeon and SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774), for
     whole channels.
 
-    The correction is solved for, rather than the weights: where the data say nothing (a channel that is all
-    zero on the calibration rows) a weight stays as it was instead of shrinking to zero.
+    The system is solved for the correction, not for the weights: where there is no data (a channel of zeros
+        on the calibration rows) a weight does not change instead of shrinking to zero.
 
     Args:
         weight_OC: the projection before the cut.
@@ -59,7 +59,7 @@ def refit(
     if mean_square == 0:
         return kept_OK
     factor_KK = _damped_factor(gram_KK, damping * mean_square)
-    # What the channels that go gave: all that the others have to make up for.
+    # The output of the removed channels, which the others have to replace.
     residual_OK = weight_OC[:, gone] @ gram_CC[gone][:, index]
     return kept_OK + torch.cholesky_solve(residual_OK.T, factor_KK).T
 
@@ -72,7 +72,7 @@ def damped_inverse(gram_CC: Tensor, *, damping: float) -> Tensor:
     """
     gram_CC = gram_CC.double()
     ridge = damping * gram_CC.diagonal().mean()
-    # Of a dead input any ridge will do; the smaller it is, the less leaving costs.
+    # For a dead input any ridge works; a smaller one gives a lower removal cost.
     return torch.cholesky_inverse(_damped_factor(gram_CC, ridge if ridge != 0 else ridge + SMALLEST_RIDGE))
 
 
@@ -90,9 +90,9 @@ def _damped_factor(gram_KK: Tensor, ridge: Tensor) -> Tensor:
 
 
 def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept: Sequence[int]) -> float:
-    """Return the root mean square of the output's change over that of the output, on the Gram matrix's rows.
+    """Return the root mean square of the output's change, relative to the output, on the Gram matrix's rows.
 
-    0 is a perfect refit and 1 what leaving the output at zero would give. A dead projection has error 0.
+    0 is a perfect refit, and 1 the error of an output of zeros. A dead projection has error 0.
     """
     weight_OC, gram_CC = weight_OC.float(), gram_CC.float()
     change_OC = weight_OC.clone()
@@ -103,11 +103,11 @@ def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept
 
 
 def refit_scales(table_gram_WW: Tensor, gram_ZZ: Tensor, kept: Sequence[int], *, damping: float) -> Tensor:
-    """Return the factors `K` on the inputs of a fixed projection that make up best for those it lost.
+    """Return the factors `K` on the inputs of a fixed projection that best replace those it lost.
 
-    With `E` the projection, `E_K` its kept columns, `v` the kept inputs and `d` what these lack of all inputs
-    (`W`, each in its place), they minimise `|E d - E_K ((s - 1) * v)|^2` summed over the rows, with a ridge
-    towards 1. It is the refit of a head that must not change because it is the embedding too.
+    With `E` the projection, `E_K` its kept columns, `v` the kept inputs and `d` the difference of all inputs
+    from these (`W`, each in its place), they minimise `|E d - E_K ((s - 1) * v)|^2` summed over the rows,
+    with a ridge towards 1. This refits a tied head, whose weights must not change.
 
     Args:
         table_gram_WW: `E.T @ E`.

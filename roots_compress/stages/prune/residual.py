@@ -1,11 +1,10 @@
-"""Cutting the residual stream: which of its channels stay, and what reads them fitted anew.
+"""Cuts the residual stream: chooses the channels to keep, and refits their readers.
 
-Where the norms allow it the stream is turned into its principal axes first, so that as little as can be
-is lost with those that leave (`models/rotation.py`; SliceGPT, Ashkboos et al. 2024, arXiv:2401.15024). A
-channel that leaves is gone for every layer at once, so each layer is fitted to what the model narrowed up
-to there would give it with all channels: the stream goes along in its full width, written by all rows of
-what writes it, while norms and what reads them see the kept channels alone. A norm of what a block gives sees
-all channels until the end. The cut itself comes last.
+If the norms allow it, the stream is first rotated into its principal axes, so that the removed ones hold as
+little energy as possible (`models/rotation.py`; SliceGPT, Ashkboos et al. 2024, arXiv:2401.15024). A channel
+is removed from all layers at once. Each layer is refitted while the stream still has its full width, written
+by all rows of its writers; norms and their readers see only the kept channels. A norm of a block's output
+sees all channels until the end. The cut itself comes last.
 
 Shape legend: T tokens, W hidden size, K kept channels of it, Z = W + K, O outputs of a projection.
 """
@@ -33,7 +32,7 @@ from roots_compress.stages.prune.plan import best_units
 from roots_compress.stages.prune.refit import refit, refit_scales, relative_error
 
 ALIKE = 0.1
-"""Channels may be mixed under a tied head whose final gains lie within this fraction of their median."""
+"""Under a tied head, only channels whose final gains are within this fraction of their median are mixed."""
 HEAD_ROWS = 4096
 """Rows of an untied head that are refitted at a time."""
 
@@ -48,8 +47,7 @@ class Reader:
     label: str
     """Names it in errors."""
     halves: Callable[[], list[Half]] | None = None
-    """The blocks that they are of, with their norms as they are now; None for the head, and for all that
-    reads an encoder's output."""
+    """Their blocks, with the current norms; None for the head and for readers of an encoder's output."""
 
     @property
     def norm(self) -> StreamNorm:
@@ -66,12 +64,12 @@ def cut_residual(
     """Cut the residual stream to a width, in place.
 
     Args:
-        model: on the device; every block has a norm of its own before it, and the stream none.
-        refitted: whether to fit what reads the stream to the channels that stay.
+        model: on the device; every block has its own norm before it, and the stream has none.
+        refitted: whether to refit the stream's readers to the kept channels.
 
     Returns:
-        For every norm before blocks the root mean square error of what their projections read out of the
-        stream, relative to reading it whole.
+        For every norm before blocks, the relative root mean square error of the outputs of the projections
+        behind it.
 
     Raises:
         StageError: activations are NaN or infinite.
@@ -106,9 +104,9 @@ def cut_residual(
 
 
 def walk(model: RootsWithHead, stream: ResidualStream) -> Iterator[Reader]:
-    """Yield everything that reads the stream, in order, each when the stream is what it reads.
+    """Yield every reader of the stream in order, each when the stream has reached it.
 
-    What is changed in a reader takes effect on the stream from there on.
+    Changes of a reader affect the stream from there on.
     """
     layers, encoder = model.model.all_layers(), model.model.encoder
     for index, layer in enumerate(layers):
@@ -136,7 +134,7 @@ def _halves(layer: RootsLayer, names: Sequence[str]) -> list[Half]:
 def _output_scale(
     half: Half, stream: ResidualStream, kept: Sequence[int]
 ) -> Iterator[tuple[StreamNorm, float]]:
-    """Yield the norm of what a block gives, if there is one, and what makes up for the channels it loses."""
+    """Yield the norm of a block's output, if there is one, and the compensation for its lost channels."""
     if isinstance(half.post_norm, StreamNorm):
         plain = stream.contributions(replace(half, post_norm=None))
         yield half.post_norm, compensation(half.post_norm, plain, kept)
@@ -145,7 +143,7 @@ def _output_scale(
 def stream_moments(model: RootsWithHead, windows: PackedWindows, *, device: str) -> Tensor:
     """Return the second moments `WW` of the normed stream, summed over all places where it is read, float64.
 
-    Without the norms' gains, which a rotation takes into the weights: so every place counts alike.
+    Without the norms' gains, which a rotation moves into the weights: so every place has the same weight.
 
     Raises:
         StageError: the stream is NaN or infinite.
@@ -174,7 +172,7 @@ def mixable_channels(model: RootsWithHead) -> list[int]:
 
 
 def principal_axes(moments_WW: Tensor, mixed: Sequence[int]) -> Tensor:
-    """Return orthonormal axes `WW`: the principal ones of the mixed channels, and the others as they are."""
+    """Return orthonormal axes `WW`: the principal axes of the mixed channels, and the other channels."""
     index = torch.as_tensor(mixed, device=moments_WW.device)
     axes_WW = torch.eye(len(moments_WW), dtype=moments_WW.dtype, device=moments_WW.device)
     axes_WW[index[:, None], index] = torch.linalg.eigh(moments_WW[index[:, None], index]).eigenvectors
@@ -182,10 +180,10 @@ def principal_axes(moments_WW: Tensor, mixed: Sequence[int]) -> Tensor:
 
 
 def _narrow(reader: Reader, stream: ResidualStream, kept: Sequence[int]) -> tuple[NarrowNorm, Tensor]:
-    """Let a reader's norm see the kept channels alone; return it, and the Gram matrix of what that changes.
+    """Narrow a reader's norm to the kept channels; return it, and the Gram matrix of the change.
 
-    The rows of the Gram matrix are `[d, v]`: the narrowed norm's output `v` (K channels), and what the whole
-    norm's output has beyond it, `d` (W channels).
+    The rows of the Gram matrix are `[d, v]`: the narrowed norm's output `v` (K channels), and the difference
+    of the full norm's output from it, `d` (W channels).
     """
     norm, device = reader.norm, stream.device
     narrow = NarrowNorm(norm, kept, compensation(norm, stream.hidden, kept))
@@ -202,11 +200,11 @@ def _narrow(reader: Reader, stream: ResidualStream, kept: Sequence[int]) -> tupl
 
 
 def _fit_readers(reader: Reader, gram_ZZ: Tensor, kept: Sequence[int], *, refitted: bool) -> float:
-    """Fit the projections behind a norm to the kept channels; return their error together."""
+    """Refit the projections behind a norm to the kept channels; return their joint error."""
     columns = range(len(gram_ZZ) - len(kept), len(gram_ZZ))
     weight_OW = torch.cat([projection.weight for projection in reader.projections])
     weight_OK = weight_OW[:, kept]
-    # Of `[d, v]` the kept columns read `v`, and all of them read `d`: together, the whole norm's output.
+    # Of `[d, v]` the kept columns read `v`, and all of them read `d`: together, the full norm's output.
     weight_OZ = torch.cat([weight_OW, weight_OK], dim=1)
     if refitted:
         weight_OK = refit(weight_OZ, gram_ZZ, columns, damping=DAMPING)
@@ -217,7 +215,7 @@ def _fit_readers(reader: Reader, gram_ZZ: Tensor, kept: Sequence[int], *, refitt
 
 
 def _fit_head(model: RootsWithHead, norm: NarrowNorm, gram_ZZ: Tensor) -> None:
-    """Fit the head to the kept channels; where it is the embedding too, the norm's gain is fitted to it."""
+    """Refit the head to the kept channels; for a tied head, refit the norm's gain instead."""
     assert isinstance(model.lm_head, nn.Linear)
     head_VW, kept = model.lm_head.weight, norm.kept
     if model.config.tie_word_embeddings:

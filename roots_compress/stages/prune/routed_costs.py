@@ -1,4 +1,4 @@
-"""What the shapes of a block cost whose units are not the input channels of one projection: experts, say.
+"""Costs of the shapes of a block whose units are not one projection's input channels, such as experts.
 
 Shape legend: W hidden size, C input channels of a part, R rows (tokens), U units of an axis.
 """
@@ -20,9 +20,9 @@ from roots_compress.stages.prune.plan import best_of_each, fewest, step
 from roots_compress.stages.prune.surgeon import Operation, Trial, narrowing
 
 MOST_COUNTS = 8
-"""Numbers of whole units that are tried: each runs the block once on all text."""
+"""How many numbers of whole units are tried: each runs the block once on all text."""
 TRIED = 3 / 4
-"""Of whole units: how many stay in the trial."""
+"""Share of whole units that stay in the trial."""
 
 Costs = dict[int, float]
 """Nats per token, by the units that stay; all of them first."""
@@ -40,11 +40,11 @@ def counts(axis: Axis) -> list[int]:
 def costs_of_units(
     half: Half, stream: ResidualStream, axis: Axis, scores_U: Tensor, factor_WW: Tensor, tokens: int
 ) -> Costs:
-    """Return what keeping the best units of an axis costs, the others' tokens going to those that stay.
+    """Return the cost of keeping only the best units of an axis; other tokens are rerouted to these.
 
     Args:
         scores_U: the order of its units.
-        factor_WW: `L`, with `L @ L.T` the Fisher information of what the block gives, per token.
+        factor_WW: `L`, with `L @ L.T` the Fisher information of the block's output, per token.
     """
     block, found = half.block, dict.fromkeys(counts(axis), 0.0)
     kept = {count: best_of_each(scores_U, axis.groups, count) for count in found if count < axis.each}
@@ -59,10 +59,10 @@ def costs_of_units(
 def costs_of_parts(
     half: Half, stream: ResidualStream, axis: Axis, factor_WW: Tensor, tokens: int, *, multiple_of: int
 ) -> Costs:
-    """Return what narrower parts cost, each refitted as the surgeon does it, all of one width.
+    """Return the cost of narrower parts, each refitted by the surgeon, all of one width.
 
     Args:
-        multiple_of: what the number of single channels is a multiple of.
+        multiple_of: the number of single channels is a multiple of this.
     """
     block, found = half.block, Costs()
     for part, statistics in part_statistics(half, stream, axis).items():
@@ -78,10 +78,10 @@ def costs_of_parts(
 def routed_costs(
     half: Half, stream: ResidualStream, factor_WW: Tensor, tokens: int, *, multiple_of: int
 ) -> tuple[dict[tuple[int, ...], float], Trial | None]:
-    """Return what the shapes of a block cost, taken to add up over its axes, and a cut to judge them by.
+    """Return the costs of a block's shapes, assumed to add up over its axes, and a trial cut.
 
     Args:
-        multiple_of: what the number of single channels is a multiple of.
+        multiple_of: the number of single channels is a multiple of this.
     """
     by_axis: list[Costs] = []
     trial = None
@@ -103,6 +103,6 @@ def routed_costs(
 
 
 def _lost(block: Block, axis: Axis, kept: Sequence[int], inputs_RW: Tensor) -> Tensor:
-    """Return what a block gives less with these units only, `RW`."""
+    """Return the change of a block's output with these units only, `RW`."""
     whole_RW = block.given_by(inputs_RW, axis.name, range(axis.units))
     return whole_RW - block.given_by(inputs_RW, axis.name, kept)

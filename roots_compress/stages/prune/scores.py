@@ -1,9 +1,9 @@
-"""How much each channel, head or layer matters: pure functions of weights and activations.
+"""Importance scores of channels, heads and layers: pure functions of weights and activations.
 
 Shape legend: O outputs and C input channels of a projection (`weight_OC`), U units (MLP channels, or
 heads or key/value groups of several channels each), N calibration windows, R rows (tokens), V vocabulary.
 
-Only the order of scores within one call means anything; all of them are at least 0.
+Only the order of scores within one call matters; all are at least 0.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 def magnitude(squared_parts: Sequence[Tensor]) -> Tensor:
-    """Return the norm of all weights that leave with each channel.
+    """Return the norm of all weights that are removed with each channel.
 
     The group norm of Torch-Pruning (Fang et al. 2023, arXiv:2301.12900) and of LLM-Pruner's weight score
-    (Ma et al. 2023, arXiv:2305.11627). It knows nothing of the activations.
+    (Ma et al. 2023, arXiv:2305.11627). It does not use activations.
 
     Args:
         squared_parts: `C` each: the sum of squares of each channel's weights in one matrix of its group.
@@ -48,7 +48,7 @@ def pool(scores_C: Tensor, units: int) -> Tensor:
 
 
 def taylor(contributions_NC: Tensor, units: int) -> Tensor:
-    """Return how much the loss would move, to first order, if each unit were zero, `U`.
+    """Return the first-order change of the loss if each unit were zero, `U`.
 
     Importance by a first-order Taylor expansion (Molchanov et al. 2019, arXiv:1906.10771; for language models
     LLM-Pruner, Ma et al. 2023, arXiv:2305.11627): a unit's input times its gradient, summed over the unit and

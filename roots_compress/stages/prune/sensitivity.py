@@ -1,4 +1,4 @@
-"""What each layer's shapes would cost, in nats a prediction, measured on the uncut model.
+"""The costs of each layer's shapes, in nats a prediction, measured on the uncut model.
 
 Shape legend: W hidden size, C input channels of a projection, T tokens of a window, V vocabulary.
 """
@@ -32,29 +32,28 @@ from roots_compress.stages.prune.surgeon import Operation, Trial, shapes
 FISHER_WINDOWS = 8
 """Calibration windows for the Fisher information: its backward pass costs far more than a Gram matrix."""
 TRIAL_WINDOWS = 32
-"""Calibration windows for the trial cuts. What one costs is known to within a tenth by them, as a rule, where
-eight leave a fifth to a quarter (`benchmarks/shape_costs.py`, SmolLM2)."""
+"""Calibration windows for the trial cuts. They usually give a cut's cost to within a tenth; eight give it to
+within a fifth to a quarter (`benchmarks/shape_costs.py`, SmolLM2)."""
 DROP_WINDOWS = 4
-"""Calibration windows for the effect of dropping a layer: the model runs half once for each layer. There are
-more where heads read few positions of them, so that as many are judged."""
+"""Calibration windows for the effect of dropping a layer: the model runs half once for each layer. If heads
+read few of their positions, more windows are used, for the same number of predictions."""
 SCORED_EVERY = 4
-"""Of positions, one in this many is judged where heads read all, at the cost of its logits over the
-vocabulary."""
+"""If heads read all positions, one in this many is used, because each needs logits over the vocabulary."""
 FISHER_RIDGE = 1e-6
 TRIED_WIDTH = 3 / 4
-"""Of single channels: the width at which their costs are compared with the gradients."""
+"""Share of single channels at which their costs are compared with the gradients."""
 
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """What the shapes of a block cost, in nats a prediction; blocks add up, as far as small costs do."""
+    """Costs of a block's shapes, in nats a prediction; small costs of blocks add up."""
 
     axes: tuple[str, ...]
-    """Those that were measured."""
+    """The axes that were measured."""
     costs: dict[tuple[int, ...], float]
-    """By the units of each group of these axes, the whole block first."""
+    """Costs by the units of each group of these axes, the full block first."""
     trial: Trial | None = None
-    """Of the block's projection; None where nothing can be cut."""
+    """Trial cut of the block's projection; None if nothing can be cut."""
 
 
 LayerCosts = Mapping[str, BlockCosts]
@@ -65,13 +64,13 @@ LayerCosts = Mapping[str, BlockCosts]
 def layer_costs(
     model: RootsWithHead, windows: PackedWindows, *, multiple_of: int, device: str
 ) -> Iterator[LayerCosts]:
-    """Yield each layer's costs, every narrower shape refitted as the surgeon does it.
+    """Yield each layer's costs, with every narrower shape refitted by the surgeon.
 
-    To second order, an error `e` in what a block's projection gives moves the predictions by `e F e / 2`
-    nats, with the Fisher information `F` there. The errors' second moment comes from the Gram
-    matrix of the projection's input and is taken to be independent of `F`: K-FAC (Martens and Grosse 2015,
+    To second order, an error `e` in the output of a block's projection changes the predictions by `e F e / 2`
+    nats, with the Fisher information `F` there. The errors' second moment comes from the Gram matrix of the
+    projection's input and is assumed to be independent of `F`: K-FAC (Martens and Grosse 2015,
     arXiv:1503.05671), as the LLM Surgeon (van der Ouderaa et al. 2023, arXiv:2312.17244) uses it for
-    structured pruning. `held_against_gradients` makes up for that independence.
+    structured pruning. `held_against_gradients` corrects for this assumption.
 
     Raises:
         StageError: activations or the loss are NaN or infinite.
@@ -101,7 +100,7 @@ def layer_costs(
 def block_costs(
     half: Half, projection: nn.Linear, gram_CC: Tensor, fisher_WW: Tensor, *, multiple_of: int
 ) -> BlockCosts:
-    """Return what the shapes of a block cost.
+    """Return the costs of a block's shapes.
 
     Args:
         gram_CC: of its input, halved, per token.
@@ -115,7 +114,7 @@ def block_costs(
     tried: Operation | None = None
     steps, parts = [step(axis, multiple_of) for axis in axes], [axis.each for axis in axes[1:]]
     for kept, cut in shapes(operation, steps, parts, groups=axes[0].groups):
-        # The first of many channels to leave cost next to nothing.
+        # The first removed channels of many cost next to nothing.
         most = TRIED_WIDTH * len(operation.units) if operation.size == 1 else projection.in_features - 1
         if tried is None and costs and cut.weight.shape[1] <= most:
             tried = cut
@@ -124,7 +123,7 @@ def block_costs(
 
 
 def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Trial | None:
-    """Return what a cut changes in a projection's weights; None where there is none."""
+    """Return the change of a projection's weights by a cut; None without a cut."""
     if cut is None:
         return None
     kept = (cut.units[:, None] * cut.size + torch.arange(cut.size, device=cut.units.device)).flatten()
@@ -143,14 +142,15 @@ def held_against_gradients(
     device: str,
     events: Events,
 ) -> list[LayerCosts]:
-    """Return the costs, those of each block scaled so that its trial costs what the gradients say.
+    """Return the costs, scaled for each block so that its trial cut has the cost given by the gradients.
 
-    An error and the gradient at the same token are not independent: the few tokens with massive activations
-    hold most of an error, and hardly move the predictions, and where heads matter the gradients are large. To
+    An error and the gradient at the same token are not independent: a few tokens with massive activations
+    hold most of an error but hardly change the predictions, and gradients are large where heads matter. To
     second order a change `D` of the weights costs the mean of `(g D x)^2 / 2` over tokens, with both of one
-    token: the empirical curvature that K-FAC splits in two. One cut of each projection is judged so.
+    token: the empirical curvature that K-FAC splits in two. One cut of each projection is measured in this
+        way.
 
-    `seed` draws the labels that make the gradients' second moment the Fisher information.
+    `seed` is for sampling the labels, with which the gradients' second moment is the Fisher information.
 
     Raises:
         StageError: the loss is NaN or infinite.
@@ -187,10 +187,10 @@ def held_against_gradients(
 
 
 def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str) -> dict[Place, Tensor]:
-    """Return the Fisher information of what every block gives, `WW`, per token.
+    """Return the Fisher information of every block's output, `WW`, per token.
 
-    The second moment of the gradients of the predictions' log-likelihood, at labels that the model itself
-    predicts (drawn with a fixed seed).
+    The second moment of the gradients of the predictions' log-likelihood, at labels sampled from the model's
+    predictions (with a fixed seed).
     """
     fishers: dict[str, Tensor] = {}
     modules = judged_modules(model.config.spec)
@@ -206,17 +206,17 @@ def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str)
 
 
 def judged_modules(spec: ModelSpec) -> dict[Place, str]:
-    """Return what gives the output of each block that can be cut: its projection, or the block itself."""
+    """Return the module with each cuttable block's output: its projection, or the block itself."""
     return {place: full_name(spec, place, op.projection) for place, op in spec.blocks() if op.axes()}
 
 
 @torch.no_grad()
 def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: str) -> list[float]:
-    """Return how far the predictions move when each layer alone is left out, in nats for each.
+    """Return the change of the predictions when each layer alone is removed, in nats.
 
-    Layers are judged by the output without them, as in SLEB (Song et al. 2024, arXiv:2402.09025), there by
-    the loss, and not by what they change in the stream (block influence, Men et al. 2024, arXiv:2403.03853).
-    It is infinite of a layer whose keys and values others take.
+    Layers are scored by the output without them, as in SLEB (Song et al. 2024, arXiv:2402.09025, which uses
+    the loss), not by their change of the stream (block influence, Men et al. 2024, arXiv:2403.03853). It is
+    infinite for a layer whose keys and values others take.
     """
     judged_NT = positions_read(model, windows)
     if judged_NT.all():
@@ -262,7 +262,7 @@ def predictions_at(
 
 
 def _factor(fisher_WW: Tensor) -> Tensor:
-    """Return `L` with `L @ L.T` the Fisher information, a small ridge added; zero where it is."""
+    """Return `L` with `L @ L.T` the Fisher information plus a small ridge; zero if it is zero."""
     mean = fisher_WW.diagonal().mean()
     if mean == 0:
         return fisher_WW

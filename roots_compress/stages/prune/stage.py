@@ -41,36 +41,36 @@ from roots_compress.training.summary import FitSummary
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was done to a model."""
+    """The changes to a model."""
 
     dropped: list[int]
-    """Numbers of the layers that left."""
+    """Numbers of the removed layers."""
     errors: list[LayerErrors]
-    """Of the others."""
+    """Errors of the other layers."""
     allocation: Allocation
     residual_errors: list[float] | None = None
-    """Of what each of their blocks reads of a narrower residual stream; None where that is not cut."""
+    """Errors of their blocks' inputs from a narrower residual stream; None if that is not cut."""
 
 
 def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-    """Return a smaller model and what was decided; the checkpoint that is given stays as it is.
+    """Return a smaller model and the decisions; the given checkpoint is not changed.
 
     Args:
         checkpoint: the model to prune; also the teacher of the recovery.
         context: calibration and recovery read its training documents; its seed orders them.
 
     Raises:
-        InputError: no legal shape answers to the ratios or the target, the model is quantized, the text is
+        InputError: no legal shape meets the ratios or the target, the model is quantized, the text is
             too short, or the rank of the recovery too large.
-        StageError: the activations, or the weights that come out, are not finite.
+        StageError: activations or resulting weights are not finite.
     """
     device, seed = context.device, context.seed
     config = adapted(config, checkpoint.model.config.spec)
     plan, windows = planned(config, checkpoint, context.text, seed=seed)
-    # Half precision serves storage; statistics and refits need the range and the digits of float32.
+    # Half precision is for storage; statistics and refits need the range and precision of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
-    # A narrower residual stream is made in place, and another device takes the weights along.
+    # The residual stream is narrowed in place, and a move to another device moves the weights.
     apart = config.residual_ratio > 0 or device != "cpu"
     model = (copy.deepcopy(original) if apart else sharing_copy(original)).eval().requires_grad_(True)
     try:
@@ -104,9 +104,9 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
 def planned(
     config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int
 ) -> tuple[Plan, PackedWindows]:
-    """Return the legal widths that are asked for, and the text to calibrate on.
+    """Return the legal widths for the settings, and the text to calibrate on.
 
-    The model's weights are not read: they need no storage.
+    The model's weights are not read; they may be without storage.
 
     Raises:
         InputError: as `prune` does.
@@ -123,7 +123,7 @@ def planned(
 def _timed(
     config: PruneConfig, checkpoint: Checkpoint, folder: Path, events: Phases
 ) -> Iterator[DecodeTimer | None]:
-    """Time the model, where the target is a time that it can reach; None with every other."""
+    """Time the model if the target is a reachable time; None for any other target."""
     target = config.target
     if target is None or target.decode_ms is None:
         yield None
@@ -188,7 +188,7 @@ def _cut(
 
 
 def _check_result(model: RootsWithHead, original: RootsWithHead, allocation: Allocation) -> None:
-    """Refuse what must not leave this stage: weights that are not finite, or layers that are not as meant."""
+    """Refuse a wrong result: weights that are not finite, or layers that are not as planned."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise StageError(
@@ -248,13 +248,13 @@ def _notes(
 
 
 def _layer_errors(spec: ModelSpec, cut: Pruned) -> tuple[LayerError, ...]:
-    """Return what each block that was cut lost of what it gave on the calibration text, refit included."""
+    """Return the error of each cut block's output on the calibration text, after the refit."""
     found = ((spec.path(place), cut.errors[place.layer][place.name]) for place, _ in spec.blocks())
     return tuple(LayerError(name, error**2) for name, error in found if error is not None)
 
 
 def _gates(config: PruneConfig, cut: Pruned) -> tuple[GateResult, ...]:
-    """Return whether a target in milliseconds was met, by the time of the shapes that were chosen."""
+    """Return whether a target in milliseconds was met, by the measured time of the chosen shapes."""
     timed = cut.allocation.decode_ms
     if timed is None:
         return ()
@@ -271,7 +271,7 @@ def _recover(
     original: RootsWithHead,
     context: StageContext,
 ) -> FitSummary:
-    """Train the pruned model in place to give again what the original gives."""
+    """Train the pruned model in place to match the original's outputs."""
     rank = config.rank
     updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=context.seed)
     with located(("recovery",)), updates:

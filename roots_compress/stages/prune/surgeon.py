@@ -1,8 +1,8 @@
-"""Optimal brain surgeon: taking input channels out of a projection, one batch of units after another.
+"""Optimal brain surgeon: removes input channels of a projection, one batch of units after another.
 
-Each removal is followed by the least-squares refit of what is left, so that the next one is judged by what
-cannot be made up for. Shape legend: O outputs, C all input channels of the projection, K those still there,
-U units of S neighbouring channels each, B channels that leave together.
+After each removal the remaining weights are refitted by least squares, so the next units are scored by the
+error that no refit repairs. Shape legend: O outputs, C all input channels of the projection, K the remaining
+ones, U units of S neighbouring channels each, B channels that are removed together.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from roots_compress.stages.prune.refit import damped_inverse
 
 @dataclass(frozen=True)
 class Operation:
-    """A projection from which units were taken: its state, and what the removals cost.
+    """A projection with removed units: its state, and the cost of the removals.
 
     The optimal brain surgeon (Hassibi and Stork 1992, "Second order derivatives for network pruning") for
     groups of weights, as ZipLM (Kurtic et al. 2023, arXiv:2302.04089) uses it for structures: with `H` the
-    Gram matrix of the inputs plus a ridge, taking channels `B` out and refitting the others raises the
-    squared error by `tr(W_B (H^-1_BB)^-1 W_B.T)`; a rank-B update gives the weights and the inverse of what
-    stays.
+    Gram matrix of the inputs plus a ridge, removing channels `B` and refitting the others raises the
+    squared error by `tr(W_B (H^-1_BB)^-1 W_B.T)`; a rank-B update gives the remaining weights and inverse.
 
     Attributes:
         weight: `OK`, float64: refitted.
-        inverse: `KK`, float64: of the damped Gram matrix of the channels that are left.
-        units: the numbers of the units that are left, in rising order.
+        inverse: `KK`, float64: inverse of the damped Gram matrix of the remaining channels.
+        units: the numbers of the remaining units, in rising order.
         lost: squared error of the outputs, summed over the calibration rows, ridge included.
     """
 
@@ -41,7 +40,7 @@ class Operation:
 
     @classmethod
     def begin(cls, weight_OC: Tensor, gram_CC: Tensor, units: int, *, damping: float) -> Self:
-        """Return the projection as it is, its channels in `units` of equal size.
+        """Return the uncut projection, its channels in `units` of equal size.
 
         Raises:
             StageError: the Gram matrix is not finite.
@@ -55,7 +54,7 @@ class Operation:
         return self.weight.shape[1] // len(self.units)
 
     def costs(self) -> Tensor:
-        """Return what the squared error would rise by if each unit left alone, `U`, all at least 0."""
+        """Return the rise of the squared error if each unit alone were removed, `U`, all at least 0."""
         count, size = len(self.units), self.size
         if size == 1:
             return self.weight.square().sum(dim=0) / self.inverse.diagonal()
@@ -66,7 +65,7 @@ class Operation:
         return found_U.clamp(min=0)
 
     def without(self, places: Tensor) -> Operation:
-        """Return the projection without the units at these places of `units`, refitted."""
+        """Return the refitted projection without the units at these indices of `units`."""
         leaves = torch.zeros(len(self.units), dtype=torch.bool, device=self.units.device)
         leaves[places] = True
         gone_K = leaves.repeat_interleave(self.size)
@@ -84,7 +83,7 @@ class Operation:
         )
 
     def without_cheapest(self, count: int, *, groups: int = 1) -> Operation:
-        """Return the projection without the `count` cheapest units of each equal group, judged one by one."""
+        """Return the projection without the `count` cheapest units of each equal group, scored one by one."""
         costs_GS = self.costs().view(groups, -1)
         first_G = torch.arange(0, len(self.units), costs_GS.shape[1], device=costs_GS.device)
         return self.without((first_G[:, None] + costs_GS.argsort(dim=1, stable=True)[:, :count]).flatten())
@@ -95,19 +94,19 @@ class Trial:
     """One cut of a block, which compares the costs of all its cuts with the gradients."""
 
     lost: Callable[[Tensor], Tensor]
-    """What the cut, refit and all, takes from the output, `RO`, for input rows."""
+    """The change of the output by the cut and refit, `RO`, for input rows."""
     cost: float
-    """As estimated, in nats per token."""
+    """Its estimated cost, in nats per token."""
 
 
 def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int = 1) -> Tensor:
-    """Return a score for each unit, `U`: the squared error at which it leaves, when the cheapest leave first.
+    """Return each unit's score, `U`: the squared error at its removal, when the cheapest go first.
 
     Args:
-        operation: before any unit left.
-        kept: units that stay in any case; theirs is the error at which the next one would leave.
-        at_once: units of a group that leave together before the others are judged again.
-        groups: equal groups of neighbouring units; all lose equally many.
+        operation: before any removal.
+        kept: units that always stay; their score is the error at the next removal.
+        at_once: units of a group that are removed together before the others are scored again.
+        groups: equal groups of neighbouring units, which all lose equally many.
     """
     scores_U = torch.zeros(len(operation.units), dtype=torch.float64, device=operation.weight.device)
     while len(operation.units) > kept:
@@ -117,16 +116,16 @@ def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int
         scores_U[operation.units[left]] = rest.lost
         operation = rest
     costs_U = operation.costs()
-    # Above all that left, also where staying costs nothing (a dead projection).
+    # Above all removed ones, also if removal costs nothing (a dead projection).
     scores_U[operation.units] = operation.lost + costs_U
     scores_U[operation.units] += torch.finfo(torch.float64).eps * max(1.0, operation.lost)
     return scores_U
 
 
 def narrowing(operation: Operation, multiple: int, *, groups: int = 1) -> Iterator[Operation]:
-    """Yield the projection at every multiple of `multiple` units a group, from all there are to the least.
+    """Yield the projection at every multiple of `multiple` units a group, from all units to the fewest.
 
-    The units that leave first also leave at every smaller width.
+    Units removed at one width are removed at every smaller width too.
     """
     yield operation
     while (units := len(operation.units) // groups) > multiple:
@@ -137,14 +136,14 @@ def narrowing(operation: Operation, multiple: int, *, groups: int = 1) -> Iterat
 def shapes(
     operation: Operation, steps: Sequence[int], parts: Sequence[int] = (), *, groups: int = 1
 ) -> Iterator[tuple[tuple[int, ...], Operation]]:
-    """Yield the projection in every shape, with the units that each group of each axis keeps, all first.
+    """Yield the projection in every shape, with the kept units in each group of each axis, all first.
 
     Args:
-        operation: its units are those of the first axis.
-        steps: for each axis, what its units are a multiple of.
+        operation: one whose units are those of the first axis.
+        steps: for each axis, the divisor of its number of units.
         parts: for each axis but the first, the units into which one of the axis before it divides: as query
             heads are parts of key/value groups. Every whole loses its cheapest parts.
-        groups: equal groups of neighbouring units; all lose equally many.
+        groups: equal groups of neighbouring units, which all lose equally many.
     """
     for each in narrowing(operation, steps[0], groups=groups):
         units = len(each.units)

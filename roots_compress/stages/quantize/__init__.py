@@ -1,1 +1,1 @@
-"""Quantization of weights and, where it holds up, of activations."""
+"""Quantization of weights and, if quality allows, of activations."""

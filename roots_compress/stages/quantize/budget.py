@@ -1,4 +1,4 @@
-"""What a model takes at the least in 4 bits, against the bytes that it may take."""
+"""Checks the least bytes of a model in 4 bits against its budget."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_budget(model: RootsWithHead, config: QuantizeConfig) -> None:
 
 
 def _other_groups(model: RootsWithHead, config: QuantizeConfig) -> str:
-    """Return what to say of the group size that takes the fewest bytes; nothing where it is the one set.
+    """Return advice on the group size with the fewest bytes; empty if it is already set.
 
-    Larger groups have fewer scales, but pad the rows of narrow matrices further.
+    Larger groups have fewer scales, but more padding in the rows of narrow matrices.
     """
     sizes = {
         size: least_bytes(model, config.model_copy(update={"group_size": size}))

@@ -1,8 +1,8 @@
-"""Scales of keys and values that a graph caches in int8: fixed ones, from their ranges on calibration text.
+"""Fixed scales of keys and values for an int8 cache, from their ranges on calibration text.
 
-A scale for each channel of the keys, whose outliers keep to channels (KIVI, Liu et al. 2024,
-arXiv:2402.02750; KVQuant, Hooper et al. 2024, arXiv:2401.18079), and of the values too, which the graph's
-operator wants.
+Each channel of the keys has a scale, because their outliers are in fixed channels (KIVI, Liu et al. 2024,
+arXiv:2402.02750; KVQuant, Hooper et al. 2024, arXiv:2401.18079). So has each channel of the values, as the
+graph's operator requires.
 
 Shape legend: R rows (tokens), G key/value heads, D head dimension.
 """
@@ -20,21 +20,21 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import ACTIVATION_LEVELS
 from roots_compress.models.rotary import rotary_frequencies
 
-# Other text goes beyond what calibration saw: what is cut off costs more than a coarser step.
+# Other text exceeds the calibration's range: clipping costs more than a coarser step.
 MARGIN = 1.25
 
 
 def rotated_range(key_RGD: Tensor, turned: int, factor: float) -> Tensor:
-    """Return the largest magnitude that each channel can have at any position, `GD`.
+    """Return the largest possible magnitude of each channel at any position, `GD`.
 
-    Rotary positions turn the pair of channels d and d + turned / 2 about the origin: the pair's length bounds
-    both, at every position. YaRN and LongRoPE make the pair longer too. Channels that are not turned keep
-    their own range.
+    Rotary positions rotate the pair of channels d and d + turned / 2 about the origin: the pair's length
+    bounds both, at every position. YaRN and LongRoPE also lengthen the pair. Channels that are not rotated
+    keep their own range.
 
     Args:
         key_RGD: keys before rotary positions.
-        turned: a head's first channels that are turned; 0 for none.
-        factor: on cosines and sines.
+        turned: the number of a head's first channels that are rotated; 0 for none.
+        factor: that on cosines and sines.
     """
     first, second = key_RGD[..., :turned].chunk(2, dim=-1)
     length = torch.hypot(first, second).amax(dim=0) * factor
@@ -48,7 +48,7 @@ def scale_of(range_GD: Tensor) -> Tensor:
 
 
 class CacheRanges:
-    """Largest magnitudes of the keys and values that passed, `GD` each."""
+    """Largest magnitudes of the observed keys and values, `GD` each."""
 
     def __init__(self, spec: Attention, max_positions: int) -> None:
         self._turned, self._factor = 0, 1.0
@@ -59,7 +59,7 @@ class CacheRanges:
         self.value = torch.zeros(spec.kv_heads, spec.head_dim)
 
     def see(self, key_BTGD: Tensor, value_BTGD: Tensor) -> None:
-        """Take in keys, as they are before rotary positions unless these come before norms, and values."""
+        """Add keys (before rotary positions, unless these come before norms) and values."""
         key_RGD, value_RGD = (each.detach().float().flatten(0, 1) for each in (key_BTGD, value_BTGD))
         key = rotated_range(key_RGD, self._turned, self._factor)
         self.key = torch.maximum(self.key.to(key.device), key)
@@ -73,7 +73,7 @@ class CacheRanges:
 
 @contextmanager
 def observed_cache(block: AttentionBlock, max_positions: int) -> Iterator[CacheRanges]:
-    """Within the block, take in the keys and values of every run of an attention."""
+    """Within the block, observe the keys and values of every run of an attention."""
     ranges = CacheRanges(block.spec, max_positions)
     block.cache_observer = ranges.see
     try:

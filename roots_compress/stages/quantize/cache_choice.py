@@ -1,7 +1,7 @@
-"""Whether keys and values are cached in 8 bits: where that serves a long workload sooner, and loses little.
+"""The choice of an 8-bit key/value cache: if it speeds up a long workload, and loses little.
 
-Decoding reads the whole cache for each token. Once a text is long, a cache of floats therefore takes as much
-time as the weights do, and one in 8 bits a quarter of it.
+Decoding reads the whole cache for each token. So after a long text, a cache of floats takes as much time as
+the weights, and one in 8 bits a quarter of that.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from roots_compress.stages.quantize.products.times import cache_times, served_on
 from roots_compress.system.machine import own_instruction_set, processor_class
 
 LONG = 1024
-"""Tokens of a workload, read and written, from which caches are timed. For shorter ones the gain depends on
+"""Tokens of a workload, read and written, above which caches are timed. For shorter ones the gain depends on
 the processor: after 512 tokens an int8 cache gained nothing with AVX-512 VNNI, and 1.1 to 1.2 with AMX."""
 MOST_LOST = 0.005
-"""Nats a token that an int8 cache may add to the loss; as `activation_loss` allows inputs of products."""
+"""Nats a token that an int8 cache may add to the loss; the same as `activation_loss` for inputs."""
 WINDOWS = 2
-"""Of calibration text, on which that is measured."""
+"""Windows of calibration text for this measurement."""
 
 
 def may_gain(config: QuantizeConfig, model: RootsConfig, *, portable: bool) -> bool:
-    """Return whether a cache in int8 is to be timed: of a graph that can have one, for a long workload."""
+    """Return whether to time an int8 cache: if the graph can have one and the workload is long."""
     work = config.workload
     return (
         config.cache == "auto"
@@ -49,7 +49,7 @@ def may_gain(config: QuantizeConfig, model: RootsConfig, *, portable: bool) -> b
 
 
 def times_of_caches(config: QuantizeConfig, model: RootsConfig, context: StageContext) -> FormTimes | None:
-    """Return what a model takes with either cache; None where no cache in int8 comes into question.
+    """Return a model's times with either cache; None if an int8 cache is out of the question.
 
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
@@ -60,7 +60,7 @@ def times_of_caches(config: QuantizeConfig, model: RootsConfig, context: StageCo
 
 
 def with_cache(config: QuantizeConfig, times: FormTimes | None) -> QuantizeConfig:
-    """Return the settings with the cache that is to be made: in int8 if that is faster, or asked for."""
+    """Return the settings with the chosen cache: int8 if that is faster or set."""
     faster = times is not None and integers_pay(times, config.workload)
     if config.cache != "auto":
         return config
@@ -68,11 +68,11 @@ def with_cache(config: QuantizeConfig, times: FormTimes | None) -> QuantizeConfi
 
 
 def choice_of(config: QuantizeConfig, times: FormTimes, added: float | None) -> dict[str, Json]:
-    """Return what a stage's notes and its key say of the choice.
+    """Return the choice for a stage's notes and key.
 
     Args:
         config: the stage's settings, with the cache that was chosen.
-        added: nats a token that a cache in int8 adds to the loss; None where it is no faster.
+        added: nats a token that an int8 cache adds to the loss; None if it is no faster.
     """
     return {
         "cache": config.cache,
@@ -90,10 +90,10 @@ def choice_of(config: QuantizeConfig, times: FormTimes, added: float | None) -> 
 
 @torch.no_grad()
 def cache_loss(model: RootsWithHead, windows: PackedWindows) -> float:
-    """Return what a model's cache in int8 adds to its loss: nats a token, on the first windows of a text.
+    """Return the loss that an int8 cache adds, in nats a token, on the first windows of a text.
 
-    It is the divergence of the predictions with that cache from those with one of floats, which is what a
-    text that the model writes itself loses.
+    It is the divergence of the predictions with that cache from those with a float cache: the expected loss
+        on text that the model writes itself.
     """
     total, count = 0.0, 0
     for inputs in batches(windows[:WINDOWS], 1, "cpu"):

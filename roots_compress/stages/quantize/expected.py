@@ -1,4 +1,4 @@
-"""What a quantize stage is expected to make and to take, by its settings and the model's shape."""
+"""The expected result and cost of a quantize stage, from its settings and the model's shape."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from roots_compress.system.machine import own_instruction_set, processor_class
 from roots_compress.tasks.registry import task_of_spec
 
 HIGHER: Format = "w8"
-"""Of the tables, and of matrices that the usual format would cost too much."""
+"""The format of the tables, and of matrices for which the usual format costs too much."""
 TIMING = 3.5e3
-"""Both kinds of products timed, in forward passes of a token, by timing SmolLM2's."""
+"""Cost of timing both kinds of products, in forward passes of a token, by timing SmolLM2."""
 CACHE_TIMING = 10.0
-"""Of a token of the context at which caches are timed: each is read five times."""
+"""Cost of a token of the context at which caches are timed: each is read five times."""
 OUTLIERS, HEAD_OUTLIERS, GRADIENTS, ROUNDING = (0.9, 4e3), 4e3, 5.0, (2.2, 9e3)
-"""Of a token, in forward passes of a token, by timing SmolLM2's; second, what does not depend on the text, as
-candidates are rounded and compared."""
+"""Costs of a token, in forward passes of a token, by timing SmolLM2; second, the part that does not depend on
+the text: candidates are rounded and compared."""
 
 
 def adapted(config: QuantizeConfig, spec: ModelSpec) -> QuantizeConfig:
-    """Return the settings as a model can follow them.
+    """Return the settings adapted to a model.
 
-    One that writes no text unasked is calibrated on given text, and one that writes none reads up to its
+    One that writes text only for a source is calibrated on given text; one that writes none reads up to its
     context.
     """
     task = task_of_spec(spec)
@@ -48,7 +48,7 @@ def adapted(config: QuantizeConfig, spec: ModelSpec) -> QuantizeConfig:
 
 
 def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, float]:
-    """Return what each phase is expected to cost, in forward passes of a token."""
+    """Return the expected cost of each phase, in forward passes of a token."""
     own = config.own_windows * block_size
     tokens = given * block_size + own
     costs = {"writing text": writing_passes(config.own_windows, block_size)}
@@ -65,7 +65,7 @@ def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, 
 
 
 def expected(config: QuantizeConfig, before: ExpectedModel) -> Expected:
-    """Return the formats that the settings ask for, and the work."""
+    """Return the formats for the settings, and the work."""
     spec = before.spec
     config = adapted(config, spec)
     length = min(config.calibration.block_size, spec.max_positions)
@@ -96,12 +96,12 @@ def expected(config: QuantizeConfig, before: ExpectedModel) -> Expected:
         ExpectedModel(spec, quantization, certain=certain),
         passes=sum(phases.values()) + timing,
         writes=(config.own_windows, length),
-        held_bytes=2 * 4 * tokens * spec.width,  # The stream as it is, and as the rounded layers give it.
+        held_bytes=2 * 4 * tokens * spec.width,  # The original stream, and the stream of the rounded layers.
     )
 
 
 def likely_products(config: QuantizeConfig, spec: ModelSpec) -> Products:
-    """Return which products a timing is likely to choose, by what was measured on this kind of processor."""
+    """Return which products a timing is likely to choose, from measurements on this kind of processor."""
     if config.products != "auto":
         return config.products
     processor = config.serve_on
@@ -114,7 +114,7 @@ def likely_products(config: QuantizeConfig, spec: ModelSpec) -> Products:
 
 
 def formats_of(config: QuantizeConfig, spec: ModelSpec, usual: Format) -> dict[str, Format]:
-    """Return the likely format of each matrix: in 4 bits, inputs spread evenly keep as many bytes as may."""
+    """Return the likely format of each matrix; in int4, evenly spread inputs stay in 8 bits."""
     matrices = spec.matrices()
     tables = dict.fromkeys((LAYER_TABLE, LAYER_PROJECTION), format_of_tables(usual))
     tables |= {EMBEDDING: HIGHER, HEAD: HIGHER}

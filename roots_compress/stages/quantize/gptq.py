@@ -1,7 +1,7 @@
-"""Error-compensating rounding: each column's rounding error is made up for by the columns not yet rounded.
+"""Error-compensating rounding: the columns not yet rounded compensate each column's rounding error.
 
 Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers".
-Columns are rounded in the order of their inputs' energy, on grids fixed beforehand, so that groups stay
+Columns are rounded in order of their inputs' energy, on grids that were fixed before, so that groups stay
 contiguous in storage.
 
 Shape legend: R rows (outputs), C columns (inputs), N groups, S group size.
@@ -25,7 +25,7 @@ BLOCK_COLUMNS = 128
 
 
 class Compensation:
-    """How columns make up for one another's errors on given inputs: the same for all matrices that read them.
+    """How columns compensate one another's errors on given inputs: the same for all matrices that read these.
 
     Args:
         gram_CC: `X.T @ X` of the inputs, in any scale; channels never excited are rounded to nearest.
@@ -48,7 +48,7 @@ class Compensation:
         rows, groups, size = grouped_RNS.shape
         bounds_C = _bounds(grid, grouped_RNS, self.order_C)
         levels_CR = _compensate(weight_RC.float().T, self.order_C, self.factor_CC, grid, size, bounds_C)
-        # What the last group lacks is filled with the zero point: it dequantizes to zero.
+        # The last group is padded with the zero point, which dequantizes to zero.
         padding_RP = grid.zero[:, -1].expand(rows, groups * size - levels_CR.shape[0])
         levels_RNS = torch.cat((levels_CR.T, padding_RP), dim=1).view(rows, groups, size)
         return QuantizedMatrix(weight_format, levels_RNS, grid, weight_RC.shape[1])
@@ -72,8 +72,7 @@ def _compensate(
 ) -> Tensor:
     """Return the levels `CR`; transposed so that the columns being rounded lie contiguous in memory.
 
-    What is computed for a column goes into memory that is there already: these are small tensors, and there
-    are thousands of them.
+    Results of a column are written into allocated memory: there are thousands of small tensors.
     """
     remaining_CR = weight_CR[order_C]
     group_C = order_C // size
@@ -101,9 +100,9 @@ def _compensate(
 def _inverse_factor(gram_CC: Tensor, damping: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the damped Gram matrix's inverse.
 
-    Its row k, divided by its diagonal, is how the columns after k best make up for an error in column k once
-    the columns before it are fixed. It is the inverse of the factor that the Gram matrix has when its
-    columns are eliminated from the last to the first: the inverse itself is not needed.
+    Its row k, divided by its diagonal, gives the best compensation of an error in column k by the columns
+    after k, with the columns before it fixed. It is the inverse of the Gram matrix's factor for elimination
+    from the last column to the first, so the inverse matrix itself is not needed.
     """
     reversed_CC = gram_CC.flip(0, 1)
     reversed_CC.diagonal().add_(damping)

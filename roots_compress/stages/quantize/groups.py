@@ -14,12 +14,12 @@ LARGE = 128
 
 
 def usual_group_size(setting: GroupSetting) -> int:
-    """Return the group size of the matrices for which `group_size_of` has no reason for another."""
+    """Return the group size of most matrices (see `group_size_of`)."""
     return USUAL if setting == "auto" else setting
 
 
 def stored_sizes(setting: GroupSetting, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Return what a config's `quantization` says of the group sizes of these modules."""
+    """Return a config's entries for the group sizes of these modules."""
     usual = usual_group_size(setting)
     others = {name: size for name, size in sorted(sizes.items()) if size != usual}
     return {"group_size": usual, **({"group_sizes": others} if others else {})}
@@ -28,9 +28,9 @@ def stored_sizes(setting: GroupSetting, sizes: Mapping[str, int]) -> dict[str, A
 def group_size_of(setting: GroupSetting, weight_format: Format, width: int) -> int:
     """Return a matrix's group size.
 
-    `auto` gives 8-bit matrices groups of 128 where those take no more bytes than groups of 64. Where the last
-    group has to be filled up, they may: an input of 576 would be stored as one of 640, and take as many
-    products. Weights in 4 bits lose more in large groups, and keep 64.
+    `auto` gives 8-bit matrices groups of 128 if these take no more bytes than groups of 64. With padding in
+    the last group they may: an input of 576 would be stored and multiplied as one of 640. Weights in 4 bits
+    lose more in large groups, and keep 64.
     """
     if setting != "auto":
         return setting

@@ -1,4 +1,4 @@
-"""Half precision: every weight cast to float16, once it is known that nothing overflows."""
+"""Half precision: casts every weight to float16, after checking that nothing overflows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LARGEST = 65504.0
 
 
 def half_precision(model: RootsWithHead, windows: PackedWindows) -> RootsWithHead:
-    """Return a float16 copy of a model; the numbers by which experts are chosen stay in float32.
+    """Return a float16 copy of a model; the biases for choosing experts stay in float32.
 
-    The text is run in the model's own precision to see how large activations become.
+    The text runs in the model's own precision to find the largest activations.
 
     Raises:
         StageError: a weight, or a module's output on the text, is too large for float16.
@@ -46,7 +46,7 @@ def half_precision(model: RootsWithHead, windows: PackedWindows) -> RootsWithHea
     halved = copy.deepcopy(model)
     halved.half()
     for block, given in zip(halved.modules(), model.modules(), strict=True):
-        # Numbers of DeepSeek-V3's size are 0.008 apart in float16: other experts would be chosen.
+        # Biases as large as DeepSeek-V3's are 0.008 apart in float16, so other experts would be chosen.
         if isinstance(block, MoeBlock) and isinstance(given, MoeBlock) and given.spec.selection_bias:
             block.selection_bias = given.selection_bias.clone()
     halved.config.dtype = torch.float16

@@ -1,13 +1,13 @@
-"""The output head and the embedding, both in 8 bits: one table where they are tied.
+"""The output head and the embedding, both in 8 bits; one table if they are tied.
 
-What the head reads comes from the final norm, as an input of a layer does from its norm (`inputs.py`): it can
-divide its channels by a scale for nothing, and the head's columns make up for it. It pays: in SmolLM2 a few
-channels there are up to 33 times as large as most, and rounding them with the others of their groups costs
-more than all weights in 8 bits do. Where the head is the embedding too, the rows that are looked up are
-divided by the scale again (`QuantizedEmbedding.lookup_scale`). The scales to choose from are those of
-weight-only formats in the layers (AWQ, Lin et al. 2024).
+The head's input comes from the final norm, like an input of a layer from its norm (`inputs.py`). So a scale
+can be folded into the norm at no cost, and the head's columns compensate it. It pays: in SmolLM2 a few
+channels there are up to 33 times as large as most, and rounding them together with others in a group costs
+more than all weights in 8 bits. With a tied head, embeddings that are looked up are divided by the scale
+again (`QuantizedEmbedding.lookup_scale`). The candidate scales are those of weight-only formats in the layers
+(AWQ, Lin et al. 2024).
 
-Shape legend: V vocabulary, W hidden size, R rows (places in the text).
+Shape legend: V vocabulary, W hidden size, R rows (positions in the text).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from roots_compress.stages.quantize.smoothing import energy_scales, output_error
 from roots_compress.stages.quantize.walk import Rounded
 
 HEAD_FORMAT: Format = "w8"
-"""Of both: tables are looked up row by row, and 4 bits cost the head more than they save."""
+"""Format of both: tables are looked up row by row, and 4 bits cost the head more than they save."""
 JUDGED_WINDOWS = 4
-"""Windows of calibration text that scales are compared on."""
+"""Windows of calibration text on which scales are compared."""
 JUDGED_TOKENS = 128
-"""Of each, from the first on: a table that is looked up too takes a forward pass for every scale."""
+"""Tokens of each, from the first on: a tied table takes a forward pass for every scale."""
 JUDGED_ROWS = 256
-"""Places in them whose predictions are compared, taken evenly."""
+"""Evenly spaced positions in them whose predictions are compared."""
 ROUNDED_ROWS = 4096
-"""Of a table for all layers, which may be most of a model: so many are rounded at a time."""
+"""Rows of a table for all layers that are rounded at a time; it may be most of a model."""
 
 
 @torch.no_grad()
 def head_input(model: RootsWithHead, stream: ResidualStream) -> SeenInput:
-    """Return what the output head reads of a stream that has passed all layers."""
+    """Return the output head's input from a stream that has passed all layers."""
     stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
     seen = SeenInput(model.config.table_width, stride=stride, device=stream.device)
     for hidden_BTW in stream.hidden:
@@ -63,11 +63,10 @@ def head_scale(
     *,
     events: Events,
 ) -> Tensor | None:
-    """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
+    """Return the channel scale `W` with the least error of the predictions; None if none helps.
 
-    Without a norm before the head nothing can divide its input. A scale that suits the head may spoil the
-    rows that are looked up, so that both are rounded, and the divergence from the float model is measured at
-    the end.
+    Without a norm before the head no scale can be folded. A scale that suits the head may harm the
+    embeddings, so both are rounded, and the divergence from the float model is measured at the end.
     """
     if model.head_norm is None:
         return None
@@ -96,7 +95,7 @@ def head_scale(
 
 
 def _final_states(model: RootsWithHead, windows: PackedWindows, table_VW: Tensor, device: str) -> Tensor:
-    """Return what the head reads, `RW` at some places, where these are the rows that are looked up."""
+    """Return the head's input, `RW` at some positions, with these embedding rows."""
     states = []
     embedding = model.get_input_embeddings()
     handle = embedding.register_forward_hook(lambda _module, ids, _output: F.embedding(ids[0], table_VW))
@@ -118,7 +117,7 @@ def round_head(
     group_size: GroupSetting,
     rounded: Rounded,
 ) -> None:
-    """Add the embedding, the head and the norm before it to what was rounded.
+    """Add the embedding, the head and the norm before it to the rounded tensors.
 
     The stream has passed all layers, quantized; the model is left as it is.
     """
@@ -138,7 +137,7 @@ def round_head(
     head_VW = head_VW * scale_W
     sample_SW, importance_W = seen.sample / scale_W, seen.mean_square / scale_W.square()
     if spec.tied:
-        # Stored once, in the one format that serves both looking up and multiplying; weighed for neither.
+        # Stored once, in the format for both lookup and product, without weighting for either.
         table = quantize_matrix(head_VW, HEAD_FORMAT, size)
         rounded.add(EMBEDDING, table, output_error(sample_SW, head_VW, table))
         rounded.state[f"{EMBEDDING}.lookup_scale"] = (1 / scale_W).cpu()
@@ -150,7 +149,7 @@ def round_head(
 def round_layer_inputs(
     model: RootsWithHead, weight_format: Format, group_size: GroupSetting, rounded: Rounded
 ) -> None:
-    """Add per-layer embeddings, table and projection, to what was rounded, if the model has them."""
+    """Add per-layer embeddings (table and projection), if any, to the rounded tensors."""
     for name in (each for each in (LAYER_TABLE, LAYER_PROJECTION) if each in model.config.spec.matrices()):
         weight_RC = _matrix(model, name)
         size = group_size_of(group_size, weight_format, weight_RC.shape[1])

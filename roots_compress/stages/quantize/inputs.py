@@ -1,4 +1,4 @@
-"""The inputs of a block's linear layers: what makes their channels, and what they hold on calibration text.
+"""The inputs of a block's linear layers: their producers, and their statistics on calibration text.
 
 Shape legend: C channels of an input, R its rows (tokens), S sampled rows.
 """
@@ -17,22 +17,22 @@ from roots_compress.models.ops.base import Input
 from roots_compress.models.quantized import ACTIVATION_LEVELS
 
 SAMPLED_ROWS = 512
-"""Rows kept of each input, on which output errors are measured."""
+"""Rows of each input that are kept to measure output errors."""
 MOST_SPREAD = 3.5
-"""One scale serves all tokens where the greatest of their largest values is at most so many times the median
-one. The usual token then keeps at least six of its eight bits."""
+"""One scale serves all tokens if the largest of their maxima is at most this many times the median one. A
+typical token then keeps at least six of its eight bits."""
 
 
 @dataclass(frozen=True)
 class BoundInput:
-    """An input of a block, with the modules that its specification names.
+    """An input of a block, with the modules named in its specification.
 
     Attributes:
-        spec: what the block says of it.
+        spec: its specification in the block.
         consumers: the linear layers that read it, under their names within the transformer layer.
-        producers: parameters whose first axis makes the input's channels; none where no scale can be folded,
-            or where that is done with the block before this one.
-        others: inputs of the next block that the same norm makes: their linear layers, by the inputs' names.
+        producers: parameters whose first axis gives the input's channels; empty if no scale can be folded, or
+            if it is folded with the block before.
+        others: the linear layers of the next block's inputs from the same norm, by the inputs' names.
     """
 
     spec: Input
@@ -56,7 +56,7 @@ class BoundInput:
         return [*self.consumers.values(), *(linear for each in self.others.values() for linear in each)]
 
     def shared(self, values_C: Tensor) -> Tensor:
-        """Return for each channel the largest value among those made by the same producer's channel."""
+        """Return for each channel the largest value among those from the same producer channel."""
         if self.spec.repeats == 1:
             return values_C
         heads = values_C.view(-1, self.spec.repeats, self.spec.head_dim)
@@ -64,9 +64,9 @@ class BoundInput:
 
     @torch.no_grad()
     def fold(self, scale_C: Tensor) -> None:
-        """Divide the input's channels by a scale, in place; the readers' columns make up for it exactly.
+        """Divide the input's channels by a scale, in place; the readers' columns are multiplied by it.
 
-        The scale must be positive, and equal where channels share a producer's (see `shared`).
+        The scale must be positive, and equal for channels from one producer channel (see `shared`).
         """
         produced = scale_C
         if self.spec.repeats > 1:
@@ -78,10 +78,10 @@ class BoundInput:
 
 
 def bound_inputs(half: Half) -> Iterator[BoundInput]:
-    """Yield the inputs of a block's linear layers, in the order in which they are made.
+    """Yield the inputs of a block's linear layers, in the order in which they are computed.
 
-    A scale of what reads the stream needs a norm before the block to fold it into. A norm shared by several
-    blocks is scaled once, with the first block; the weights of all of them are multiplied.
+    A scale for readers of the stream is folded into the norm before the block, if there is one. A norm shared
+    by several blocks is scaled once, with the first block; the weights of all of them are multiplied.
     """
     for each in half.block.spec.inputs():
         makers: list[nn.Module] = [half.block.linear(name) for name in each.producers]
@@ -102,7 +102,7 @@ def bound_inputs(half: Half) -> Iterator[BoundInput]:
 
 
 class SeenInput:
-    """What an input holds on calibration text: streamed statistics, and rows sampled evenly.
+    """Data of an input on calibration text: streamed statistics, and evenly sampled rows.
 
     One row in `stride` is kept.
     """
@@ -114,7 +114,7 @@ class SeenInput:
         self._peaks: list[Tensor] = []
 
     def update(self, rows_RC: Tensor, peak_R: Tensor | None = None) -> None:
-        """Add rows; where they were divided by something, also the largest magnitude of each before that."""
+        """Add rows; if they were divided by a norm, also the largest magnitude of each before that."""
         self._peaks.append(rows_RC.abs().amax(dim=1) if peak_R is None else peak_R)
         first = -self.statistics.rows % self._stride
         self._samples.append(rows_RC[first :: self._stride].clone())
@@ -127,7 +127,7 @@ class SeenInput:
 
     @property
     def fixed_scale(self) -> Tensor | None:
-        """The step that rounds all tokens well enough, a scalar; None if some are much larger than most."""
+        """The scalar step for all tokens; None if some tokens are much larger than most."""
         peak_R = torch.cat(self._peaks) if self._peaks else torch.zeros(1)
         largest = peak_R.max()
         fits = 0 < largest <= MOST_SPREAD * peak_R.median()
@@ -142,25 +142,25 @@ class SeenInput:
 def observe(
     half: Half, stream: ResidualStream, layer: str, *, gram: bool = True, advance: bool = False
 ) -> list[SeenInput]:
-    """Return what each input of a block holds, in the order of `bound_inputs`.
+    """Return the data of each input of a block, in the order of `bound_inputs`.
 
-    The rows of an input that writes are divided by the norm of what the next normalisation reads, so that an
-    error in the outputs counts as much as that lets through. A few tokens carry activations a thousand times
-    the usual (Sun et al. 2024, "Massive Activations in Large Language Models"): left as they are, their
-    squares would be all that a Gram matrix knows, and the weights that serve every other token would be
-    rounded blindly. Behind a router they are multiplied by the router's weight too, for the same reason
-    (MoEQuant, Chen et al. 2025, arXiv:2505.03804).
+    Rows of an input whose readers write to the stream are divided by the norm of the next normalisation's
+    input, so that output errors count as much as they do after it. A few tokens carry activations a thousand
+    times the usual (Sun et al. 2024, "Massive Activations in Large Language Models"): undivided, their
+    squares would dominate the Gram matrix, and rounding would ignore all other tokens. Behind a router they
+    are multiplied by the router's weight too, for the same reason (MoEQuant, Chen et al. 2025,
+    arXiv:2505.03804).
 
-    Rows that a router sends to an expert are its own. One that gets fewer rows than its input has channels,
-    of which a Gram matrix would be singular, is calibrated on all rows instead, as LLM Compressor does with
-    every expert (`calibrate_all_experts`).
+    Rows that a router sends to an expert are its own. An expert with fewer rows than input channels, whose
+    Gram matrix would be singular, is calibrated on all rows instead, as LLM Compressor does with every expert
+    (`calibrate_all_experts`).
 
     Args:
-        half: the block, not quantized, with its norms.
-        stream: it stays where it is, unless it is to advance past this block.
+        half: the unquantized block, with its norms.
+        stream: the residual stream; it advances past this block only with `advance`.
         layer: the layer's name, for errors.
-        gram: whether to sum up Gram matrices as well.
-        advance: whether to move the stream along, where what runs now is what it goes on from.
+        gram: whether to compute Gram matrices too.
+        advance: whether to move the stream past the block in its current state.
 
     Raises:
         StageError: an input holds NaN or an infinity.
@@ -200,15 +200,15 @@ def observe(
 
 
 _GIVEN = ""
-"""Stands for what a block gives among the names of its inputs."""
+"""Name of a block's output among the names of its inputs."""
 
 
 class _Passing:
     """The inputs of a block while text passes.
 
     Attributes:
-        rows: what each linear layer read since it was last taken.
-        seen: what is known of each input.
+        rows: inputs of each linear layer since they were last taken.
+        seen: the data of each input.
     """
 
     def __init__(self, inputs: list[BoundInput], total_rows: int, gram: bool, device: str) -> None:
@@ -221,11 +221,11 @@ class _Passing:
         return SeenInput(each.width, stride=stride, gram=self._gram, device=self._device)
 
     def see(self, name: str, rows_RC: Tensor) -> None:
-        """Keep what a linear layer reads; it may run several times."""
+        """Record a linear layer's input; it may run several times."""
         self.rows[name] = torch.cat((self.rows[name], rows_RC)) if name in self.rows else rows_RC
 
     def take(self, inputs: list[BoundInput], norm_R1: Tensor, routes: Mapping[str, Route]) -> None:
-        """Count what these inputs held in a batch; some may have held nothing."""
+        """Add these inputs' rows of a batch; some may have none."""
         for each in inputs:
             if (rows_RC := self.rows.pop(each.name, None)) is None:
                 continue
@@ -239,7 +239,7 @@ class _Passing:
             self.seen[each.name].update(rows_RC, peak_R)
 
     def begin_again_if_few(self, each: BoundInput) -> bool:
-        """Forget what an input held if that was fewer rows than it has channels; return whether it was."""
+        """Discard an input's data if it has fewer rows than channels; return whether it had."""
         few = self.seen[each.name].statistics.rows < each.width
         if few:
             self.seen[each.name] = self._fresh(each, self._total_rows)

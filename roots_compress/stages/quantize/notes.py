@@ -1,4 +1,4 @@
-"""What a report says of the quantize stage."""
+"""The notes of the quantize stage for reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORST_LISTED = 5
 def bytes_of_forms(
     config: QuantizeConfig, model: RootsWithHead, quantized: RootsWithHead, choice: Choice
 ) -> dict[str, Json]:
-    """Return what the model takes with what was chosen, and would take with the other.
+    """Return the model's bytes with the chosen products, and with the others.
 
     Integer products leave the same inputs in floating point as in the times that were compared.
     """
@@ -42,7 +42,7 @@ def bytes_of_forms(
 
 
 def layer_errors(model: RootsWithHead, rounded: Rounded, plan: RoundingPlan) -> tuple[LayerError, ...]:
-    """Return what rounding did to each matrix: on the calibration text, its input's rounding included."""
+    """Return each matrix's rounding error on the calibration text, its input's rounding included."""
     spec, inputs = model.config.spec, dict[str, str]()
     for index, layer in enumerate(model.model.all_layers()):
         prefix = f"{spec.layer_path(index)}."
@@ -62,7 +62,7 @@ def notes_of(
     rounded: Rounded,
     plan: RoundingPlan,
 ) -> dict[str, Json]:
-    """Return what a report says of the stage."""
+    """Return the stage's notes for a report."""
     counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
     formats: dict[str, Json] = {f"{kind} {chosen}": count for (kind, chosen), count in sorted(counts.items())}
     weights: Counter[int] = Counter()

@@ -1,6 +1,6 @@
-"""Which storage format the matrices of each input get, from what rounding costs and the stage's settings.
+"""Chooses the storage format of each input's matrices, from rounding costs and the stage's settings.
 
-Bits are given out by measured sensitivity, as in HAWQ-V3 (Yao et al. 2020, arXiv:2011.10680).
+Bits are allocated by measured sensitivity, as in HAWQ-V3 (Yao et al. 2020, arXiv:2011.10680).
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ from roots_compress.configs.quantize import Products
 from roots_compress.models.quantized import Format
 
 MOST_STEPS = 4096
-"""Steps that a budget is divided into at most. Beyond, sizes are rounded up, so that the budget holds."""
+"""Most steps into which a budget is divided. With larger steps, sizes are rounded up, so that the budget
+holds."""
 
 
 @dataclass(frozen=True)
 class InputCost:
-    """What rounding costs an input and its matrices, and what higher precision would take."""
+    """The cost of rounding an input and its matrices, and the price of higher precision."""
 
     loss: float
     """Expected increase of the model's loss, in nats a prediction."""
     price: int
-    """For 8 bits in place of 4: bytes. For an input in floating point: products a token."""
+    """Price of 8 bits instead of 4: bytes. Price of an input in floating point: products a token."""
 
 
 @dataclass(frozen=True)
 class RoundingPlan:
-    """What is decided before anything is folded or rounded.
+    """The decisions before folding and rounding.
 
-    An input goes by its first consumer's full name.
+    An input is named by its first consumer's full name.
     """
 
     usual: Format
-    """The format of all matrices but those in higher precision."""
+    """The format of all matrices except those in higher precision."""
     scales: Mapping[str, Tensor]
-    """What to fold: a scale a channel, for the inputs where that gains something."""
+    """Scales to fold, one a channel, for the inputs where that helps."""
     higher: Collection[str]
-    """Inputs whose matrices are kept in higher precision, as the usual format would cost too much."""
+    """Inputs whose matrices stay in higher precision, because the usual format would cost too much."""
     expected_loss: float | None = None
-    """What the usual format is expected to cost the other inputs, in nats a prediction; None: unmeasured."""
+    """Expected cost of the usual format for the other inputs, in nats a prediction; None: not measured."""
     usual_share: float = 1.0
-    """Of the layers' prices (see `InputCost`), those of the inputs in the usual format."""
+    """Share of the layers' prices (see `InputCost`) that belongs to inputs in the usual format."""
 
     @property
     def folded(self) -> int:
-        """How many scales there are to fold; the inputs of blocks that share a norm share one."""
+        """The number of scales to fold; inputs of blocks that share a norm share one."""
         return len(set(map(id, self.scales.values())))
 
     def format_of(self, name: str) -> Format:
@@ -58,19 +59,19 @@ class RoundingPlan:
 
 
 def format_of_tables(usual: Format) -> Format:
-    """Return the format of per-layer embeddings, of their table and of their projection."""
+    """Return the format of the table and the projection of per-layer embeddings."""
     return "w4" if usual == "w4" else "w8"
 
 
 def usual_format(scheme: str, products: Products) -> Format:
-    """Return the format of all matrices but those in higher precision, which get `w8`."""
+    """Return the format of all matrices except those in higher precision, which get `w8`."""
     if scheme == "int4":
         return "w4"
     return "w8" if products == "float" else "w8a8"
 
 
 def higher_within_loss(costs: Mapping[str, InputCost], allowed_loss: float) -> set[str]:
-    """Return inputs to keep in higher precision: the losses of the rest add up to no more than is allowed.
+    """Return the inputs to keep in higher precision, so that the losses of the others stay within a bound.
 
     Those with the most loss for their price come first (Dantzig 1957, "Discrete-variable extremum problems"),
     which is within one input of the least price.
@@ -87,14 +88,14 @@ def higher_within_loss(costs: Mapping[str, InputCost], allowed_loss: float) -> s
 
 
 def higher_within_bytes(costs: Mapping[str, InputCost], budget_bytes: int) -> set[str]:
-    """Return the inputs whose matrices stay in 8 bits: the most loss in all, within a number of bytes.
+    """Return the inputs whose matrices stay in 8 bits, to avoid the most loss within a budget of bytes.
 
     A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor
     (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 2).
 
     Args:
-        costs: by input; losses are not negative.
-        budget_bytes: what 8 bits may take beyond 4, in all.
+        costs: those of each input; losses are not negative.
+        budget_bytes: the most extra bytes of 8 bits over 4, in total.
     """
     names = [name for name, cost in costs.items() if cost.price <= budget_bytes]
     step = max(math.gcd(*(costs[name].price for name in names)), -(-budget_bytes // MOST_STEPS), 1)

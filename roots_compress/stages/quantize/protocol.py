@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
 
 STORED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
-"""Of a weight, by scheme, without its scales."""
+"""Bytes of a weight, by scheme, without scales."""
 
 
 class QuantizeStage(Stage[QuantizeConfig]):
-    """Stores weights in fewer bits; nothing can change them afterwards."""
+    """Stores weights in fewer bits; no later stage can change them."""
 
     def check(self, config: QuantizeConfig, info: ModelInfo) -> ModelInfo:
-        """Refuse a cache in int8 that the graph could not read."""
+        """Refuse an int8 cache that the graph could not read."""
         if config.cache == "int8":
             require_fusible(info.limits.fusible is not False, where=Key("cache"))
         return replace(info, spec=None, source=None)
 
     def check_start(self, config: QuantizeConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
-        """Refuse a calibration or a number of bytes that cannot be."""
+        """Refuse an impossible calibration or number of bytes."""
         from roots_compress.stages.quantize.stage import planned
 
         planned(config, info.without_weights(), text, seed=seed)
@@ -44,21 +44,21 @@ class QuantizeStage(Stage[QuantizeConfig]):
         return least(parameters, parameters, width=STORED_BYTES[config.scheme])
 
     def expect(self, config: QuantizeConfig, before: ExpectedModel | None) -> Expected:
-        """Return the formats that the settings ask for; a timing is taken to go as on machines like this."""
+        """Return the formats for the settings; timings are assumed to end as on similar machines."""
         from roots_compress.stages.quantize.expected import expected
 
         assert before is not None
         return expected(config, before)
 
     def in_small(self, config: QuantizeConfig, small: Small) -> QuantizeConfig:
-        """Leave out a bound on the bytes of the whole model."""
+        """Remove a bound on the bytes of the whole model."""
         less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
         if less.calibration.windows * less.calibration.block_size >= small.tokens:
             changes["own_windows"] = min(1, config.own_windows)
         return less.model_copy(update={**changes, "max_bytes": None})
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Tell of what was chosen by timing: products and cache."""
+        """Report the choices by timing: products and cache."""
         return choice_caption(notes)
 
     def slower_because(self, notes: Mapping[str, Json], machine: Mapping[str, Json]) -> str | None:
@@ -75,7 +75,7 @@ class QuantizeStage(Stage[QuantizeConfig]):
         return "this CPU lacks 8-bit dot products" if lacks else None
 
     def settled(self, config: QuantizeConfig, chosen: Mapping[str, Json]) -> QuantizeConfig:
-        """Name the products that were chosen."""
+        """Set the chosen products."""
         return config.settled(chosen)
 
     def run(self, config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:

@@ -1,11 +1,11 @@
 """Round-to-nearest with searched scales: a float matrix to the integers and scales of each storage format.
 
 The formats are those of `models/quantized.py`. Scales are searched over clip ratios (and, in 4 bits, zero
-points). For each candidate grid the levels are rounded, then the scale that suits those levels best follows
-in closed form; the candidate that leaves the least squared error wins. Each input channel may be weighted by
-the mean square of its inputs, which makes that error the layer's output error, were its inputs uncorrelated.
-So llama.cpp's k-quants find their scales (`ggml-quants.c`); clip ratios are searched as in AWQ (Lin et al.
-2023, arXiv:2306.00978).
+points). For each candidate grid the levels are rounded, then the best scale for these levels is computed in
+closed form; the candidate with the least squared error wins. Each input channel may be weighted by the mean
+square of its inputs: for uncorrelated inputs the error is then the layer's output error. llama.cpp's k-quants
+find their scales in this way (`ggml-quants.c`); clip ratios are searched as in AWQ (Lin et al. 2023,
+arXiv:2306.00978).
 
 Shape legend: R rows (outputs), C columns (inputs), N groups, S group size. A `w8a8` row is one
 group: N = 1, S = C.
@@ -28,11 +28,12 @@ CLIPS: dict[Format, tuple[float, ...]] = {
     "w8": (1.0, 0.99, 0.98),
     "w4": (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65),
 }
-"""Fractions of the range that a grid may cover: long rows have tails to clip, small 8-bit groups hardly."""
+"""Fractions of the range that a grid may cover: clipping helps long rows with tails, but hardly small 8-bit
+groups."""
 SMALLEST_RANGE = 1e-30
-"""Groups whose weights all lie below this are stored as zeros with scale 1: no scale may underflow to 0."""
+"""Groups whose weights are all below this are stored as zeros with scale 1: no scale may underflow to 0."""
 IMPORTANCE_FLOOR = 0.01
-"""Added to importances of mean 1, so that channels that calibration never saw still count a little."""
+"""Added to importances of mean 1, so that channels unseen in calibration still count a little."""
 CHUNK_ELEMENTS = 1 << 17
 """Weights searched at a time: their temporaries (about eight floats each) stay in a core's cache."""
 
@@ -44,7 +45,7 @@ class Grid:
     Attributes:
         scale: `R N 1`, positive.
         zero: `R N 1`, whole numbers; 0 throughout where the format is symmetric.
-        paired: whether two neighbours of one sign add up to `PAIR_LARGEST` at the most.
+        paired: whether two neighbours of the same sign add up to at most `PAIR_LARGEST`.
     """
 
     scale: Tensor
@@ -59,9 +60,9 @@ class Grid:
         return within_pairs(levels) if self.paired else levels
 
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lowest and the highest level of each paired weight `R N S`, whatever the other takes.
+        """Return the lowest and highest level of each paired weight `R N S`, independent of the other's.
 
-        What a pair leaves of its largest sum beyond the nearest levels is shared by the two.
+        The room between a pair's nearest levels and its largest sum is shared by the two.
         """
         levels = self.levels(weight)
         low, high = -_shared(-levels.clamp(max=0)), _shared(levels.clamp(min=0))
@@ -69,9 +70,9 @@ class Grid:
 
 
 def within_pairs(levels: Tensor) -> Tensor:
-    """Bring the sums of pairs along the last axis to `PAIR_LARGEST` at the most, in place.
+    """Limit the sums of pairs along the last axis to `PAIR_LARGEST`, in place.
 
-    The two lose half of what is too much, so only pairs of one sign change.
+    Each loses half of the excess, so only pairs of the same sign change.
     """
     first, second = pairs_of(levels)
     excess = first + second
@@ -83,7 +84,7 @@ def within_pairs(levels: Tensor) -> Tensor:
 
 
 def _shared(levels: Tensor) -> Tensor:
-    """Return the levels, none below 0, each raised by half of what its pair lacks to `PAIR_LARGEST`."""
+    """Return the levels, at least 0, each raised by half of its pair's distance to `PAIR_LARGEST`."""
     raised = levels.clone()
     first, second = pairs_of(raised)
     lacking = PAIR_LARGEST - first - second
@@ -100,7 +101,7 @@ class QuantizedMatrix:
     Attributes:
         format: the storage format.
         levels: `R N S`, whole numbers as floats.
-        grid: what the levels mean.
+        grid: the values of the levels.
         width: C, without the padding of the last group.
     """
 
@@ -114,7 +115,7 @@ class QuantizedMatrix:
         return ((self.levels - self.grid.zero) * self.grid.scale).flatten(-2)[:, : self.width]
 
     def buffers(self) -> dict[str, Tensor]:
-        """Return what a `QuantizedWeight` of this format holds, under its names."""
+        """Return the buffers of a `QuantizedWeight` of this format, by name."""
         scale = self.grid.scale.squeeze(-1)
         if self.format == "w8a8":
             return {"weight": self.levels.squeeze(1).to(torch.int8), "weight_scale": scale.squeeze(-1)}
@@ -140,7 +141,7 @@ def quantize_matrix(
     Args:
         weight_RC: finite weights of any float dtype.
         group_size: columns that share a scale, in the grouped formats.
-        importance_C: the mean square of each input channel on calibration text; equal where absent.
+        importance_C: the mean square of each input channel on calibration text; equal if absent.
         clip: whether to search clip ratios; without, the grid covers the whole range.
     """
     grouped_RNS = group_columns(weight_RC, weight_format, group_size)
@@ -173,7 +174,7 @@ def fit_grid(
 
 
 def _importance(importance_C: Tensor | None, groups: int, size: int, device: torch.device) -> Tensor:
-    """Return importances `NS` of mean about 1; padding counts nothing: its weights are exact anyway."""
+    """Return importances `NS` of mean about 1; 0 for padding, whose weights are exact anyway."""
     if importance_C is None or not importance_C.any():
         return torch.ones(groups, size, device=device)
     relative_C = (importance_C / importance_C.mean()).to(device, torch.float32) + IMPORTANCE_FLOOR
@@ -191,7 +192,7 @@ def _fit(weight_RNS: Tensor, weight_format: Format, importance_NS: Tensor, clips
         centred = grid.levels(weight_RNS).sub_(grid.zero)
         product = (weighted_RNS * centred).sum(dim=-1, keepdim=True)
         square = (centred.square_() * importance_NS).sum(dim=-1, keepdim=True)
-        # Levels that are all at zero, and those that point the wrong way, explain nothing: they never win.
+        # Levels that are all zero, or point the wrong way, explain nothing: they never win.
         usable = (square > 0) & (product > 0)
         gain = torch.where(usable, product.square() / square, 0.0)
         refined = replace(grid, scale=torch.where(usable, product / square, grid.scale))
@@ -216,7 +217,7 @@ def _symmetric_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]
 
 
 def _paired_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
-    """Return grids whose range holds each weight and each pair of one sign, and smaller ones."""
+    """Return grids whose range holds each weight and each pair of the same sign, and smaller ones."""
     largest = weight_RNS.abs().amax(dim=-1, keepdim=True)
     if weight_RNS.shape[-1] > 1:
         first, second = pairs_of(weight_RNS)
@@ -230,7 +231,7 @@ def _paired_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
 
 
 def _four_bit_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
-    """Return grids whose range holds zero, as the format's whole zero point demands, and their neighbours."""
+    """Return grids whose range holds zero, as the integer zero point requires, and their neighbours."""
     low = weight_RNS.amin(dim=-1, keepdim=True).clamp(max=0.0)
     high = weight_RNS.amax(dim=-1, keepdim=True).clamp(min=0.0)
     grids = []

@@ -1,12 +1,11 @@
-"""What rounding each input and its matrices would cost in the model's loss, measured once on the float model.
+"""The cost of rounding each input and its matrices in the model's loss, measured once on the float model.
 
 The loss grows by half the expected square of its gradient along a change: the Fisher information's view of
 small changes (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting"; Li et al. 2021, "BRECQ"). The
-change is that of the outputs when its matrices are rounded to 4 bits, or its input to 8; each token
-counts by itself. Costs are in nats a prediction: a token's, or a text's where the head makes one for each.
-An error relative to the outputs would not know where they lead: in SmolLM2 one down projection of thirty
-carries a quarter of the cost of all 120 inputs in 4 bits, and three of them a third of what quantizing inputs
-costs.
+change is that of the outputs when the matrices are rounded to 4 bits, or the input to 8; tokens are
+independent. Costs are in nats a prediction (of a token, or of a text). An error relative to the outputs would
+not show their effect on the loss: in SmolLM2 one down projection of thirty carries a quarter of the cost of
+all 120 inputs in 4 bits, and three of them a third of what quantizing inputs costs.
 
 Shape legend: T tokens of a window, I inputs and O outputs of a matrix.
 """
@@ -32,9 +31,10 @@ from roots_compress.stages.quantize.plan import InputCost
 from roots_compress.stages.quantize.rounding import quantize_matrix
 
 Change = Callable[[Tensor], Tensor]
-"""How a matrix's outputs `TO` move, given its inputs `TI`."""
+"""Returns the change of a matrix's outputs `TO` for inputs `TI`."""
 WINDOWS = 8
-"""Windows whose gradients are taken: enough to tell inputs apart, as their costs span three orders."""
+"""Windows for the gradients: enough to tell inputs apart, because their costs span three orders of
+magnitude."""
 
 
 def rounding_costs(
@@ -50,8 +50,8 @@ def rounding_costs(
 ) -> dict[str, InputCost]:
     """Return each input's cost by its first consumer, such as `model.layers.0.mlp.down_proj`.
 
-    `w4` rounds weights, `w8a8` inputs; `scales` are folded before. The first few windows are read. `seed`
-    draws the labels that make the gradients' second moment the Fisher information.
+    `w4` rounds weights, `w8a8` inputs; `scales` are folded before. The first few windows are read. `seed` is
+    for sampling the labels, with which the gradients' second moment is the Fisher information.
     """
     input_of: dict[str, str] = {}
     change_of: dict[str, Change] = {}
@@ -86,7 +86,7 @@ def rounding_costs(
 
 
 def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting) -> Change:
-    """Return how outputs move when the folded weight is rounded to 4 bits; bfloat16 saves memory."""
+    """Return the change of outputs when the folded weight is rounded to 4 bits; bfloat16 saves memory."""
     size = group_size_of(group_size, "w4", weight_OI.shape[1])
     rounded_OI = quantize_matrix(weight_OI * scale_I, "w4", size, clip=False).dequantize() / scale_I
     change_OI = (rounded_OI - weight_OI).bfloat16()
@@ -94,7 +94,7 @@ def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting
 
 
 def _rounded_input(weight_OI: Tensor, scale_I: Tensor) -> Change:
-    """Return how outputs move when the folded input is rounded to 8 bits, token by token."""
+    """Return the change of outputs when the folded input is rounded to 8 bits, token by token."""
 
     def change(inputs_TI: Tensor) -> Tensor:
         rounded_TI = rounded_input(inputs_TI / scale_I, "w8a8", group_size=0) * scale_I

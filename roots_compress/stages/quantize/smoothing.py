@@ -1,13 +1,13 @@
-"""Channel scales that move outliers from activations into weights, chosen by the error they leave.
+"""Channel scales that move outliers from activations into weights, chosen by the remaining error.
 
-Where a layer reads `x` and what comes before can divide `x` by a scale per channel at no cost, the columns of
-the layer's weight may be multiplied by it: the model computes the same, but what is rounded has changed. Xiao
-et al. 2023, "SmoothQuant": scales from the largest inputs and weights, for quantized inputs. Lin et al. 2024,
-"AWQ": scales from the inputs' energy, so that weight-only rounding is finest in the columns that matter.
+If the producer of a layer's input `x` can divide it by a scale per channel at no cost, the columns of the
+layer's weight are multiplied by the scale: the model computes the same, but rounds other values. Xiao et al.
+2023, "SmoothQuant": scales from the largest inputs and weights, for quantized inputs. Lin et al. 2024, "AWQ":
+scales from the inputs' energy, so that weight-only rounding is finest in the columns that matter.
 
-A block says what can divide its inputs (`models/ops/`): the norm before it; the value projection before the
-output projection; the up projection before down. A producer's own quantization is untouched, as its scales
-are per row. Nothing is approximate but the float arithmetic.
+A block names the producers that can divide its inputs (`models/ops/`): the norm before it; the value
+projection before the output projection; the up projection before down. A producer's own quantization does not
+change, because its scales are per row. Only float arithmetic is approximate.
 
 Shape legend: C input channels, R output rows, S sampled input rows.
 """
@@ -31,9 +31,9 @@ from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_i
 from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
 
 EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
-"""How much of a channel's range moves into the weights; 0, no scale at all, is always compared too."""
+"""Exponents: how much of a channel's range moves into the weights. 0 (no scale) is always compared too."""
 LARGEST_SCALE = 1e4
-"""Bounds scales on both sides: channels that calibration hardly excites must not be blown up."""
+"""Bounds scales on both sides: channels that are nearly zero in calibration must not be amplified."""
 
 
 def smoothing_scale(input_C: Tensor, weight_C: Tensor, exponent: float) -> Tensor:
@@ -47,7 +47,7 @@ def smoothing_scale(input_C: Tensor, weight_C: Tensor, exponent: float) -> Tenso
 
 
 def relative_error(reference: Tensor, output: Tensor) -> float:
-    """Return the root mean square of the difference, relative to the reference's; 0 where that is 0."""
+    """Return the root mean square of the difference, relative to the reference's; 0 if that is 0."""
     size = reference.square().mean()
     if size == 0:
         return 0.0
@@ -72,10 +72,10 @@ def outlier_scales(
     device: str,
     events: Events,
 ) -> tuple[dict[str, Tensor], ResidualStream]:
-    """Find the scales `C` of the layers' inputs where folding gains something.
+    """Find the scales `C` of the layers' inputs for which folding helps.
 
-    A folded input gives the next ones what it gave before, so the model stays as it is, and what rounding
-    costs can be known before anything is folded or rounded.
+    Folding does not change the model's outputs, so rounding costs can be estimated before anything is folded
+    or rounded.
 
     Returns:
         the scales by the full names of the inputs' first consumers, and the residual stream after the last
@@ -102,10 +102,10 @@ def outlier_scales(
 def best_scale(
     each: BoundInput, seen: SeenInput, weight_format: Format, group_size: GroupSetting
 ) -> Tensor | None:
-    """Return the channel scale that leaves the least output error; None where folding gains nothing.
+    """Return the channel scale with the least output error; None if folding does not help.
 
-    The error is that of all consumers' outputs together, on the sampled rows, each consumer's relative to its
-    own size. Matrices are rounded to nearest without clipping, inputs as the format does.
+    The error is over all consumers' outputs on the sampled rows, each relative to its own size. Matrices are
+    rounded to nearest without clipping, and inputs by the format.
     """
     if not each.producers:
         return None
@@ -120,7 +120,7 @@ def best_scale(
 
 
 def energy_scales(mean_square_C: Tensor) -> list[Tensor]:
-    """Return the scales to choose from where inputs are rounded group by group: powers of their energy."""
+    """Return the candidate scales for inputs that are rounded in groups: powers of their energy."""
     energy_C = mean_square_C.sqrt()
     return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
 
@@ -136,7 +136,7 @@ def _candidates(each: BoundInput, seen: SeenInput, weight_format: Format) -> lis
 
 @torch.no_grad()
 def exact_outputs(each: BoundInput, seen: SeenInput) -> list[Tensor]:
-    """Return what each matrix that reads an input gives on the sampled rows, `SR`."""
+    """Return the outputs of each matrix of an input on the sampled rows, `SR`."""
     return [seen.sample @ linear.weight.float().T for linear in each.readers]
 
 
@@ -149,7 +149,7 @@ def input_error(
     group_size: int,
     exact: Sequence[Tensor],
 ) -> float:
-    """Return the sum of the squared relative output errors of an input's matrices, a scale being folded."""
+    """Return the sum of the squared relative output errors of an input's matrices, with a scale folded."""
     total = 0.0
     sample_SC = seen.sample
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C

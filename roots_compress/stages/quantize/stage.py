@@ -1,4 +1,4 @@
-"""The `quantize` stage: a float checkpoint in, a quantized one out, and what was chosen on the way."""
+"""The `quantize` stage: a float checkpoint in, a quantized one and its choices out."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     """Store a model's weights in fewer bits.
 
     Args:
-        checkpoint: a float32 model; it is left as it is.
+        checkpoint: a float32 model; it is not changed.
         context: its training text is read to measure activations; its seed draws the calibration windows, the
-            text that the model writes, and labels. Its folder keeps what was timed, for the same stage begun
-            anew; the rest is short enough to be done again.
+            text that the model writes, and labels. Its folder keeps the timings for a restart; the rest is
+            short enough to repeat.
 
     Raises:
         InputError: the model is quantized or in half precision already, or the text is too short.
@@ -173,7 +173,7 @@ def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
 
 
 def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int, *, writes: bool) -> None:
-    """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
+    """Refuse fewer tokens than a matrix has inputs: compensation would overfit them."""
     widest = max(matrix.width for matrix in model.config.spec.matrices().values())
     count, block_size = windows.input_ids.shape
     tokens, needed = (count + own) * block_size, -(-widest // block_size)
@@ -203,7 +203,7 @@ def _planned(
     device: str,
     events: Events,
 ) -> RoundingPlan:
-    """Decide what to fold, and which inputs the usual format would cost too much."""
+    """Decide which scales to fold, and for which inputs the usual format costs too much."""
     usual, size = usual_format(config.scheme, products), config.group_size
     scales: dict[str, Tensor] = {}
     if config.fold:
@@ -223,7 +223,7 @@ def plan_by_costs(
     scales: Mapping[str, Tensor],
     costs: Mapping[str, InputCost],
 ) -> RoundingPlan:
-    """Return which inputs the settings let the usual format have, by what it would cost each of them."""
+    """Return which inputs get the usual format, by its cost for each of them and the settings."""
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
     if allowed is not None:
         higher = higher_within_loss(costs, allowed)
@@ -238,7 +238,7 @@ def plan_by_costs(
 
 
 def assemble(model: RootsWithHead, rounded: Rounded, settings: QuantizeConfig) -> RootsWithHead:
-    """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
+    """Return a new model, in eval mode on the CPU, from the quantized and the remaining tensors."""
     config = copy.deepcopy(model.config)
     config.quantization = {
         **stored_sizes(settings.group_size, rounded.group_sizes),
@@ -256,7 +256,7 @@ def assemble(model: RootsWithHead, rounded: Rounded, settings: QuantizeConfig) -
 
 
 def _check_result(model: RootsWithHead, quantized: RootsWithHead, rounded: Rounded) -> None:
-    """Make sure that what was planned is what was made."""
+    """Check that the result is as planned."""
     modules = {name for name, module in quantized.named_modules() if isinstance(module, QuantizedWeight)}
     matrices = model.config.spec.matrices().keys()
     if not modules == matrices == rounded.formats.keys():

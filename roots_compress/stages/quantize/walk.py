@@ -1,8 +1,8 @@
-"""Walks a model block by block: fold, observe, round, go on from what was rounded.
+"""Walks a model block by block: fold, observe, round, and go on from the rounded block.
 
-Each layer is calibrated on what the layers before it give once they are quantized, so that it sees, and with
-error compensation makes up for part of, what they lost. Memory holds the model, one layer's copy with its
-Gram matrices, the residual stream of the calibration text, and the integers made so far.
+Each layer is calibrated on the outputs of the quantized layers before it. So it sees their errors, and error
+compensation corrects part of them. Memory holds the model, one layer's copy with its Gram matrices, the
+residual stream of the calibration text, and the integers made so far.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BITS: dict[Format, int] = {"w8a8": 8, "w8": 8, "w4": 4}
 
 @dataclass
 class Rounded:
-    """What the walk has made.
+    """The results of the walk.
 
     Attributes:
         state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
@@ -43,7 +43,7 @@ class Rounded:
         group_sizes: how many weights share a scale, of each module in groups.
         fixed_inputs: the modules whose input has one scale for all tokens.
         errors: each quantized module's relative output error on sampled inputs, its input's rounding
-            included; of a table that only serves lookups, its rows' error.
+            included; for a table used only for lookups, its rows' error.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Rounded:
     errors: dict[str, float] = field(default_factory=dict)
 
     def note(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
-        """Enter what a matrix became, but not its tensors."""
+        """Record a matrix's format and error, but not its tensors."""
         self.formats[name], self.errors[name] = matrix.format, error
         if matrix.format != "w8a8":
             self.group_sizes[name] = matrix.levels.shape[-1]
 
     def add(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
-        """Enter a matrix outside the layers."""
+        """Record a matrix outside the layers."""
         self.note(name, matrix, error)
         self.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in matrix.buffers().items()})
 
@@ -74,10 +74,10 @@ def round_layers(
     device: str,
     events: Events,
 ) -> tuple[Rounded, ResidualStream]:
-    """Quantize every layer; the model is left as it is.
+    """Quantize every layer; the model is not changed.
 
     Returns:
-        what was made, and the residual stream after the last quantized layer.
+        The results, and the residual stream after the last quantized layer.
     """
     rounded = Rounded()
     stream = ResidualStream(model, windows, device=device)
@@ -86,10 +86,11 @@ def round_layers(
         layer = copy.deepcopy(original)
         prefix = f"{model.config.spec.layer_path(index)}."
         for half in layer.halves:
-            # What is read in one go gains by a fixed scale; a decoder's single tokens do not.
+            # Texts that are read at once gain by a fixed scale; a decoder's single tokens do not.
             reads_only = layer.feeds_decoder or not model.can_generate()
             inputs = list(bound_inputs(half))
-            # All folding comes before any rounding: an input's producer is another's consumer.
+            # Everything is folded before anything is rounded: the producer of one input is a consumer of
+            # another.
             for each in inputs:
                 if each.producers and (scale_C := plan.scales.get(prefix + each.name)) is not None:
                     each.fold(scale_C)
@@ -99,7 +100,7 @@ def round_layers(
                 scale = seen.fixed_scale if fixed else None
                 _round_input(layer, each, seen, prefix, chosen, scale, config, rounded)
             if config.cache == "int8" and isinstance(half.block, AttentionBlock):
-                # Quantized by now, and folded, it gives the keys and values that a graph will cache.
+                # Now folded and quantized, it computes the keys and values that a graph will cache.
                 with observed_cache(half.block, model.config.spec.max_positions) as cache:
                     stream.add(half, stream.contributions(half))
                 rounded.state.update(cache.state(f"{prefix}{half.name}.cache_rounding"))
@@ -121,7 +122,7 @@ def _round_input(
 ) -> None:
     """Replace the linear layers that read an input by quantized ones.
 
-    These round it by `input_scale`, or by a scale for each token where that is None.
+    These round it by `input_scale`, or by a scale for each token if that is None.
     """
     gram_CC = seen.statistics.gram if config.compensate else None
     compensation = None if gram_CC is None else Compensation(gram_CC)
@@ -141,9 +142,9 @@ def _round_input(
 def quantized_linear(
     linear: nn.Linear, quantized: QuantizedMatrix, input_scale: Tensor | None = None
 ) -> QuantizedLinear:
-    """Return the module that stands for a linear layer once its matrix is quantized."""
+    """Return the module for a linear layer with a quantized matrix."""
     rows, width = linear.weight.shape
-    size = quantized.levels.shape[-1]  # of w8a8 the whole row, which has no groups
+    size = quantized.levels.shape[-1]  # in w8a8 the whole row, which has no groups
     fixed = input_scale is not None
     module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, size, fixed_input=fixed)
     tensors = quantized.buffers()

@@ -1,4 +1,4 @@
-"""What a model can be given: the size of blocks, the layers, and the number of blocks to choose from."""
+"""The plan for a model: the size of blocks, the layers, and the candidate numbers of blocks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Plan:
     size: int
     """Keys in a block."""
     places: tuple[Place, ...]
-    """Of the attentions that see the whole context."""
+    """Places of the attentions over the whole context."""
     max_positions: int
-    """Of the new model."""
+    """Longest context of the new model."""
 
     def blocks_of(self, tokens: int) -> int:
-        """Return how many blocks a text has."""
+        """Return the number of blocks of a text."""
         return ceil(tokens / self.size)
 
 
 def make_plan(config: SparsifyConfig, spec: ModelSpec) -> Plan:
-    """Return what a model can be given.
+    """Return the plan for a model.
 
     Raises:
-        InputError: the model does not decode, its attention cannot be by blocks, or a number does not suit
-        it.
+        InputError: the model does not decode, its attention cannot be block-sparse, or a number does not suit
+            it.
     """
     if spec.source is not None or not task_of_spec(spec).writes:
         what = "is an encoder" if spec.source is None else "is an encoder-decoder"
@@ -69,10 +69,10 @@ def make_plan(config: SparsifyConfig, spec: ModelSpec) -> Plan:
 
 
 def _places(spec: ModelSpec) -> Iterator[Place]:
-    """Yield where attention over the whole context stands.
+    """Yield the places of attention over the whole context.
 
     Raises:
-        InputError: it is of a kind that blocks cannot replace.
+        InputError: it is of a kind that block attention cannot replace.
     """
     for place, op in spec.blocks():
         if not isinstance(op, Attention):
@@ -102,7 +102,7 @@ def _positions(config: SparsifyConfig, spec: ModelSpec) -> int:
     """Return the longest context of the new model.
 
     Raises:
-        InputError: the model's positions cannot be as many.
+        InputError: the model's positions do not allow it.
     """
     wanted, held = config.max_positions, spec.max_positions
     if wanted is None or wanted == held:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class SparsifyStage(Stage[SparsifyConfig]):
-    """Gives a dense model attention to blocks of keys."""
+    """Gives a dense model block-sparse attention."""
 
     def check(self, config: SparsifyConfig, info: ModelInfo) -> ModelInfo:
-        """Refuse a model whose attention cannot be by blocks, and numbers that do not suit it."""
+        """Refuse a model whose attention cannot be block-sparse, and numbers that do not suit it."""
         if info.spec is not None:
             make_plan(config, info.spec)
         positions = config.max_positions or info.limits.max_context
-        # Where the number of blocks is chosen, every layer may stay dense.
+        # If the number of blocks is chosen, every layer may stay dense.
         fusible = info.limits.fusible and (False if config.blocks is not None else None)
         return replace(info, limits=Limits(positions, fusible), spec=None, source=None)
 
@@ -42,12 +42,12 @@ class SparsifyStage(Stage[SparsifyConfig]):
         planned(config, info.without_weights(), text)
 
     def estimate(self, config: SparsifyConfig, parameters: float | None, *, device: str) -> Estimate:
-        """Count the training, where there is one."""
+        """Count the training, if there is one."""
         assert parameters is not None
         return least(parameters, parameters, trained_on=None if config.adaptation is None else device)
 
     def expect(self, config: SparsifyConfig, before: ExpectedModel | None) -> Expected:
-        """Count the measurements: the dense model, each layer by itself, and those of the bisection."""
+        """Count the measurements: the dense model, each layer alone, and the bisection."""
         from roots_compress.training.further import judging_passes
 
         assert before is not None
@@ -67,7 +67,7 @@ class SparsifyStage(Stage[SparsifyConfig]):
         )
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
-        """Say how many blocks the layers got, and what they cost."""
+        """Say how many blocks the layers got, and their cost."""
         blocks, before, after = (
             notes.get(key) for key in ("blocks", "dense_perplexity", "sparse_perplexity")
         )

@@ -1,4 +1,4 @@
-"""The `sparsify` stage: measure what blocks cost each layer, choose how many, and adapt."""
+"""The `sparsify` stage: measure the cost of blocks for each layer, choose their number, and adapt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from roots_compress.training.summary import FitSummary
 
 
 def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-    """Return the model with block attention and what was decided; the checkpoint given stays as it is.
+    """Return the model with block attention and the decisions; the given checkpoint is not changed.
 
     Args:
         checkpoint: the dense model; also the teacher of the adaptation.
@@ -63,7 +63,7 @@ def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageConte
 def planned(
     config: SparsifyConfig, checkpoint: Checkpoint, text: TextSplit
 ) -> tuple[Plan, EvaluationWindows]:
-    """Return what the model can be given, and the long windows to measure on.
+    """Return the plan for the model, and the long windows to measure on.
 
     The model's weights are not read: they need no storage.
 
@@ -98,11 +98,11 @@ class _Meter:
     def __init__(self, model: RootsWithHead, plan: Plan, windows: EvaluationWindows, device: str) -> None:
         self.model, self.plan, self.windows, self.device = model, plan, windows, device
         self.tokens = windows.input_ids.shape[1]
-        """Of a window."""
+        """Tokens of a window."""
         self._known: dict[Blocks, float] = {}
 
     def nats(self, blocks: Blocks) -> float:
-        """Let the layers attend to so many blocks; return a token's mean negative log-likelihood."""
+        """Set the layers' numbers of blocks; return a token's mean negative log-likelihood."""
         for place, count in zip(self.plan.places, blocks, strict=True):
             block, config = block_at(self.model, place), self.model.config
             assert isinstance(block.spec, Attention)
@@ -114,7 +114,7 @@ class _Meter:
         return self._known[blocks]
 
     def measure(self) -> float:
-        """Return a token's mean negative log-likelihood with the model as it is."""
+        """Return a token's mean negative log-likelihood with the current model."""
         nn.Module.to(self.model, self.device)
         try:
             engine = task_of_model(self.model).serve_model(self.model)
@@ -154,7 +154,7 @@ def _choose(config: SparsifyConfig, meter: _Meter, events: Events) -> dict[str, 
 def _adapt(
     config: AdaptationConfig, model: RootsWithHead, dense: Checkpoint, context: StageContext
 ) -> FitSummary:
-    """Train the sparse model in place to give again what the dense one gives."""
+    """Train the sparse model in place to match the dense one's outputs."""
     with located(("adaptation",)):
         return teach_further(
             model,

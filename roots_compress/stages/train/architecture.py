@@ -18,11 +18,11 @@ from roots_compress.models.version1 import LAYER_KEYS, spec_of
 def architecture_spec(
     architecture: ArchitectureConfig, vocab_size: int, *, encoder: bool = False, start: int = 0
 ) -> ModelSpec:
-    """Return the specification of an architecture, with so many tokens in its vocabulary.
+    """Return the specification of an architecture, for a size of the vocabulary.
 
     Args:
         encoder: whether it is a masked language model of BERT's shape.
-        start: the token that a decoder after an encoder begins with.
+        start: the token with which a decoder after an encoder begins.
     """
     if encoder:
         return encoder_spec(
@@ -57,7 +57,7 @@ def architecture_spec(
 
 
 def _with_encoder(spec: ModelSpec, count: int, relative: bool, start: int) -> ModelSpec:
-    """Return a decoder with an encoder of so many layers before it, whose output each of its layers reads."""
+    """Return a decoder with an encoder before it, whose output each decoder layer reads."""
     attention, mlp = spec.layers[0]
     assert isinstance(attention.op, Attention)
     own = changed(attention.op, rope=None, relative=Relative()) if relative else attention.op

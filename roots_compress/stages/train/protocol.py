@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainStage(MakerStage[TrainConfig]):
-    """Trains a model from nothing, or trains one further; the shape stays."""
+    """Trains a new model, or trains one further without changing its shape."""
 
     def planned(self, config: TrainConfig) -> ModelInfo:
         spec = _planned_spec(config)
@@ -34,7 +34,7 @@ class TrainStage(MakerStage[TrainConfig]):
         """Return the same shape with other weights.
 
         Raises:
-            InputError: text does not say what the model is to give.
+            InputError: text alone gives no targets for the model.
         """
         if not info.task.predicts:
             raise InputError(
@@ -62,7 +62,7 @@ class TrainStage(MakerStage[TrainConfig]):
         return Expected(before, passes=judging_passes(config.training))
 
     def in_small(self, config: TrainConfig, small: Small) -> TrainConfig:
-        """Let a new model have few layers."""
+        """Give a new model few layers."""
         shape = config.architecture
         fewer = {"num_layers": min(shape.num_layers, small.layers)}
         if shape.encoder_layers is not None:
@@ -73,7 +73,7 @@ class TrainStage(MakerStage[TrainConfig]):
         return harm_in(dict(notes), "Training")
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
-        """Draw the weights, and train the tokenizer on the text."""
+        """Initialise the weights, and train the tokenizer on the text."""
         from roots_compress.stages.train.stage import new_model
 
         return new_model(config, _read(config, context).text, seed=context.seed)
@@ -85,7 +85,7 @@ class TrainStage(MakerStage[TrainConfig]):
 
 
 def _read(config: TrainConfig, context: StageContext) -> StageContext:
-    """Return the context with the text that the stage learns from."""
+    """Return the context with the stage's training text."""
     if config.text == "run":
         return context
     text = load_text(DataConfig(), seed=context.seed)

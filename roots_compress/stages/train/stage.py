@@ -1,4 +1,4 @@
-"""The `train` stage: a model from scratch, or one trained further, by its task's own objective."""
+"""The `train` stage: trains a new model, or one further, by its task's objective."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
 
     The weights are drawn from a normal distribution with standard deviation 0.02, norms are ones and biases
     zeros. The projections that write to the residual stream are divided by the square root of the number of
-    blocks, so that depth does not swell it (Radford et al. 2019, GPT-2); not where a norm follows each
+    blocks, so that its size does not grow with depth (Radford et al. 2019, GPT-2); not if a norm follows each
     addition.
 
     Raises:
@@ -58,11 +58,11 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
 
 
 def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-    """Train a model on the text by its task's objective; the given checkpoint is left as it is.
+    """Train a model on the text by its task's objective; the given checkpoint is not changed.
 
     Args:
         checkpoint: where training starts.
-        context: its training text is learnt from; its seed is that of the windows and their order.
+        context: its training text is learnt; its seed fixes the windows and their order.
 
     Raises:
         InputError, StageError: as `fit` raises them; or the text is too short.
@@ -88,7 +88,7 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
 def _lesson(
     config: TrainConfig, task: Task[Any], checkpoint: Checkpoint, text: TextSplit, *, seed: int
 ) -> tuple[PackedWindows, Objective]:
-    """Return what is learnt from, and what is minimised."""
+    """Return the windows to learn from, and the objective."""
     tokenizer, length, limit = (
         checkpoint.tokenizer,
         config.training.block_size,

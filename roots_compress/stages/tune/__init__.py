@@ -1,1 +1,1 @@
-"""The `tune` stage: teach a model to answer, or to give the right label."""
+"""The `tune` stage: trains a model to answer, or to label texts."""

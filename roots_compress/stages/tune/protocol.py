@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
 
 DECODED = 8.0
-"""Of a token decoded by itself, in forward passes of a token among many."""
+"""Cost of decoding a token, in forward passes of a token among many."""
 ANSWERERS = ("expected", "before", "teacher", "after")
-"""Who answers a held-out prompt, in the order in which reports show it."""
+"""The models that answer a held-out prompt, in the order of reports."""
 
 
 class TuneStage(Stage[TuneConfig]):
-    """Trains a model on answers; the shape stays."""
+    """Trains a model on answers, without changing its shape."""
 
     def check(self, config: TuneConfig, info: ModelInfo) -> ModelInfo:
         """Check the teacher's files against the model, and return the same shape with other weights."""
@@ -38,7 +38,7 @@ class TuneStage(Stage[TuneConfig]):
             try:
                 _check_teacher(config, config.teacher, info)
             except InputError as error:
-                # The file alone would not say that it is the teacher, and not the model.
+                # The file name alone would not show that it is the teacher's, not the model's.
                 error.message = Text(f"{error.where}: ", error.message)
                 error.where = Key("teacher")
                 raise
@@ -57,7 +57,7 @@ class TuneStage(Stage[TuneConfig]):
         return Expected(before, passes=answers + judging_passes(config.training))
 
     def in_small(self, config: TuneConfig, small: Small) -> TuneConfig:
-        """Let the teacher have few layers, and the answers few tokens."""
+        """Give the teacher few layers, and the answers few tokens."""
         changes: dict[str, object] = {"answer_tokens": min(4, config.answer_tokens)}
         if config.teacher is not None:
             changes["teacher"] = small.stand_in(config.teacher)
@@ -95,7 +95,7 @@ def _shortened(notes: Mapping[str, Json]) -> str | None:
 
 
 def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
-    """Refuse a teacher that says nothing of the model's tokens.
+    """Refuse a teacher that does not fit the model.
 
     Raises:
         InputError: its files are damaged, quantized, or of another tokenizer or head; or its context is

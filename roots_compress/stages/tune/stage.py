@@ -32,7 +32,7 @@ TOO_LONG = "(the prompt does not fit the model's context)"
 
 
 def chosen(documents: Sequence[Document], count: int) -> list[Document]:
-    """Return at most so many pairs, or conversations that begin with a prompt, at even distances."""
+    """Return at most `count` evenly spaced pairs, or conversations that begin with a prompt."""
     answered = (each for each in documents if each.is_pair or (each.is_chat and _first_answer(each)))
     return evenly(list(answered), count)
 
@@ -43,7 +43,7 @@ def expected(documents: Sequence[Document]) -> list[str]:
 
 
 def answers_of(checkpoint: Checkpoint, documents: Sequence[Document], tokens: int) -> list[str]:
-    """Return the likeliest answer of a model to the source of each pair, or a conversation's first prompt."""
+    """Return a model's greedy answer to the source of each pair, or to a conversation's first prompt."""
     if not documents:
         return []
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
@@ -66,18 +66,18 @@ def answers_of(checkpoint: Checkpoint, documents: Sequence[Document], tokens: in
 
 
 def _first_answer(document: Document) -> int:
-    """Return how many turns stand before the first answer."""
+    """Return the number of turns before the first answer."""
     return [span.name for span in document.spans].index(ASSISTANT)
 
 
 def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-    """Train a model on the answers of the training text; the given checkpoint is left as it is.
+    """Train a model on the answers of the training text; the given checkpoint is not changed.
 
-    The tuned checkpoint's tokenizer keeps the chat format that it was tuned in as its template.
+    The tuned checkpoint's tokenizer keeps the chat format of the tuning as its template.
 
     Args:
         checkpoint: where training starts; float weights.
-        context: its training text is learnt from; its held-out text gives the prompts that are shown.
+        context: its training text is learnt; its held-out text gives the prompts for the report.
 
     Raises:
         InputError: no answer begins within a window, the teacher's tokenizer is another, or as `fit` does.
@@ -109,7 +109,7 @@ def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> S
 
 
 class _Windows:
-    """Makes windows as a task does, and notes how many conversations went into them."""
+    """Makes a task's windows, and counts the conversations in them."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
@@ -152,7 +152,7 @@ def _learn(
 def _with_template(
     tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document]
 ) -> PreTrainedTokenizerFast:
-    """Return a tokenizer whose template is the chat format that conversations are read in."""
+    """Return a tokenizer with the chat format of the conversations as its template."""
     own = own_format(documents[0], tokenizer) if documents and documents[0].is_chat else None
     if own is None:
         return tokenizer

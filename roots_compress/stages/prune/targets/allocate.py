@@ -1,4 +1,4 @@
-"""What every layer is to keep: planned from the model's shape alone, and allocated where costs decide."""
+"""The units that every layer keeps: planned from the model's shape, or allocated by costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from roots_compress.stages.prune.targets.shapes import choose_shapes, saved
 
 
 def measured_axes(config: PruneConfig) -> list[str]:
-    """Return what of a layer is cut where measured costs say; empty where the plan's widths are final."""
+    """Return the axes of a layer that are cut by measured costs; empty if the plan's widths are final."""
     if config.target is not None:
         return list(AXES)
     return [] if config.uniform else [axis for axis in AXES if ratio_of(config, axis)]
@@ -36,14 +36,14 @@ def measured_axes(config: PruneConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each layer is to keep."""
+    """The units that each layer keeps."""
 
     targets: list[LayerTarget | None]
-    """None: nothing."""
+    """None: the layer is removed."""
     cost: float | None = None
-    """What that was measured to cost, in nats per token; None where nothing was measured."""
+    """Its measured cost, in nats per token; None if nothing was measured."""
     decode_ms: dict[str, Json] | None = None
-    """With a target in milliseconds: what a token was measured to take before, and with these shapes."""
+    """With a target in milliseconds: the measured times of a token before and with these shapes."""
 
 
 def allocate(
@@ -56,10 +56,10 @@ def allocate(
     device: str,
     events: Phases,
 ) -> Allocation:
-    """Return what every layer is to keep.
+    """Return the units that every layer keeps.
 
     Args:
-        model: uncut, on the device.
+        model: the uncut model, on the device.
 
     Raises:
         InputError: no shape reaches the target.
@@ -114,9 +114,9 @@ def _by_ratios(
     *,
     width: int,
 ) -> Allocation:
-    """The ratios say how much, and of what; where, the costs do."""
+    """The ratios give the amount and kind of units; the costs decide where."""
     stay = [(index, target) for index, target in enumerate(targets) if target is not None]
-    # What no measured axis has is cut as planned.
+    # Units without a measured axis are cut as planned.
     starts = [narrowed(layers[index], _without(target, axes)) for index, target in stay]
     shapes, cost = choose_shapes(
         starts,
@@ -150,7 +150,7 @@ def _in_time(
     uniform: bool,
     events: Events,
 ) -> Allocation:
-    """Choose shapes by the fitted times, and time what is chosen; say so where that is too slow."""
+    """Choose shapes by the fitted times, and time the choice; report it if it is too slow."""
 
     def saves(layer: Layer, shape: LayerTarget | None) -> int:
         return timer.times.saves(layer, None if shape is None else narrowed(layer, shape))

@@ -29,18 +29,18 @@ REPEATS = 15
 
 
 class DecodeTimer:
-    """Times models that are as a given one, but for the shapes of their layers.
+    """Times variants of a model with other shapes of layers.
 
     Each is a float32 graph with random weights, which takes as long as any other of that shape. All are timed
-    in turns with the whole model, batch 1, and medians are taken; times of different passes are brought
-    together by the whole model's. Use as a context manager: the graphs go when it ends.
+    in turns with the unpruned model, batch 1, and medians are taken. The unpruned model's times relate
+    different passes to one another. Use it as a context manager: the graphs are deleted at its end.
     """
 
     def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, events: Events) -> None:
-        """Time the whole model and some smaller ones, and fit what their parts take.
+        """Time the unpruned model and some smaller ones, and fit the times of their parts.
 
         Args:
-            folder: for graphs, while they are needed.
+            folder: for temporary graphs.
 
         Raises:
             StageError: a model cannot be exported, or the measuring process failed.
@@ -52,14 +52,15 @@ class DecodeTimer:
         models = probes(self.whole, multiple_of)
         found = self._time({str(index): shapes for index, shapes in enumerate(models)})
         self.whole_ms = found["0"]
-        """Milliseconds a token takes through the whole model."""
+        """Milliseconds a token takes in the unpruned model."""
         self.times = fit_times(models, [found[str(index)] for index in range(len(models))])
 
     def check_reachable(self, target_ms: float) -> None:
         """Refuse a time that no shape is predicted to reach, and one that is met already.
 
         Raises:
-            InputError: the nearest that can be asked for is named.
+            InputError: no shape can, or the time is met already; the message names the nearest possible
+                target.
         """
         if target_ms >= self.whole_ms:
             raise InputError(
@@ -71,7 +72,7 @@ class DecodeTimer:
             raise self.unreachable(target_ms)
 
     def unreachable(self, target_ms: float) -> InputError:
-        """Return the error that says that no shape reaches a time, and which time one does."""
+        """Return the error for an unreachable time, which names a reachable one."""
         return InputError(
             f"the target leaves no legal shape: a token takes {self.whole_ms:.4g} ms, and {target_ms:g} are "
             "asked for",
@@ -82,18 +83,18 @@ class DecodeTimer:
 
     @property
     def _fastest_ms(self) -> float:
-        # Which layer stays is not known before they are measured.
+        # Which layer stays is unknown before the measurement.
         return max(self.times.total([narrowest(each, self._multiple_of)]) for each in self.whole)
 
     def notes(self) -> dict[str, Json]:
-        """Return what was measured, for a report."""
+        """Return the measurements, for a report."""
         times = self.times
         units: dict[str, Json] = {AXES[axis].time: each for axis, each in times.units.items()}
         parts: dict[str, Json] = {"base": times.base, "layer": times.layer, **units}
         return {"before": self.whole_ms, "context": CONTEXT, "threads": self._threads, "parts": parts}
 
     def measure(self, shapes: Shapes) -> float:
-        """Return the milliseconds that a token takes through a model of these layers."""
+        """Return the milliseconds that a token takes in a model of these layers."""
         found = self._time({"0": self.whole, "chosen": shapes}, "timing the choice")
         return found["chosen"] * self.whole_ms / found["0"]
 
@@ -129,7 +130,7 @@ class DecodeTimer:
 
 
 def _random_model(config: RootsConfig, shapes: Shapes) -> RootsForCausalLM:
-    """Return a model of the given layers and otherwise of the given config, its weights from a fixed seed."""
+    """Return a model with these layers, otherwise of this config; its weights are random, fixed by a seed."""
     config = copy.deepcopy(config)
     config.spec = config.spec.with_layers(tuple(shape for shape in shapes if shape is not None))
     with torch.random.fork_rng(devices=[]):

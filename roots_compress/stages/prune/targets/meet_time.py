@@ -1,7 +1,7 @@
-"""What the shapes of layers cost in milliseconds: a linear model, fitted to a few timings. Pure functions.
+"""The time of layers' shapes in milliseconds: a linear model, fitted to a few timings. Pure functions.
 
-Decoding one token reads every weight once and starts every operator once. So its time is taken as the sum of
-a part for the model (embedding, head, the call itself), one for each layer, and one for each unit of every
+Decoding one token reads every weight once and starts every operator once. So its time is modelled as the sum
+of a part for the model (embedding, head, the call itself), one for each layer, and one for each unit of every
 axis: each query head, each key/value group, each MLP channel, each expert and each channel of all experts.
 """
 
@@ -20,11 +20,11 @@ from roots_compress.models.spec import Layer
 from roots_compress.stages.prune.plan import AXES, fewest, narrowed, step
 
 Shapes = Sequence[Layer | None]
-"""Of the layers of a model, in order; None: the layer is not there."""
+"""Shapes of a model's layers, in order; None: the layer is removed."""
 Chosen = TypeVar("Chosen")
 
 NOISE = 0.03
-"""Medians of the same graph differ by about this much from one timing to the next; less is no difference."""
+"""Medians of the same graph differ by about this much between timings; smaller differences do not count."""
 ROUNDS = 3
 """Shapes that are timed before the best of them is taken."""
 UNIT_MS = 1e-6
@@ -33,34 +33,34 @@ UNIT_MS = 1e-6
 
 @dataclass(frozen=True)
 class TimeModel:
-    """Milliseconds that a token takes, by what decoding it consists of; none is below 0."""
+    """Milliseconds that a token takes, by part of the model; none is below 0."""
 
     base: float
     layer: float
     units: Mapping[str, float]
-    """Of each axis."""
+    """Milliseconds of a unit of each axis."""
 
     def total(self, shapes: Shapes) -> float:
-        """Return the milliseconds a token takes through a model of these layers."""
+        """Return the milliseconds that a token takes in a model of these layers."""
         return self.base + sum(map(self.of_layer, shapes))
 
     def of_layer(self, layer: Layer | None) -> float:
-        """Return a layer's part of them."""
+        """Return a layer's milliseconds."""
         if layer is None:
             return 0.0
         return self.layer + sum(self.units[axis] * count for axis, count in units_of(layer).items())
 
     def saves(self, full: Layer, shape: Layer | None) -> int:
-        """Return what a layer saves by getting a shape, or by being dropped (None), in nanoseconds."""
+        """Return the nanoseconds that a layer saves with a shape, or if it is removed (None)."""
         return round((self.of_layer(full) - self.of_layer(shape)) / UNIT_MS)
 
     def units_above(self, shapes: Shapes, milliseconds: float) -> int:
-        """Return the nanoseconds by which a token takes longer than it may."""
+        """Return the nanoseconds by which a token exceeds its limit."""
         return ceil((self.total(shapes) - milliseconds) / UNIT_MS)
 
 
 def units_of(layer: Layer) -> dict[str, int]:
-    """Return how many units of each axis a layer has."""
+    """Return a layer's number of units of each axis."""
     found: dict[str, int] = {}
     for axis in (axis for sublayer in layer for axis in sublayer.op.axes()):
         found[axis.name] = found.get(axis.name, 0) + axis.units
@@ -74,7 +74,7 @@ def _axes_of(models: Sequence[Shapes]) -> list[str]:
 
 
 def probes(full: Sequence[Layer], multiple_of: int) -> list[Shapes]:
-    """Return the models to time: the whole one, then one with half of each thing that times are split by."""
+    """Return the models to time: the unpruned one, then one with half of each kind of part."""
 
     def halved(layer: Layer, name: str) -> Layer:
         target = {
@@ -100,7 +100,7 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
     """Fit the time model to timings: least squares of the relative errors, no part below 0.
 
     With so few unknowns the non-negative least squares solution (Lawson and Hanson 1974) is found by solving
-    for every subset of them and keeping the best whose parts are all non-negative.
+    for every subset and keeping the best with no negative part.
     """
     times_M = np.asarray(milliseconds, dtype=np.float64)
     axes = _axes_of(models)
@@ -110,7 +110,8 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
         for subset in combinations(range(len(best)), count):
             found, *_ = np.linalg.lstsq(rows_MF[:, subset], np.ones(len(times_M)), rcond=None)
             error = float(np.square(rows_MF[:, subset] @ found - 1).sum())
-            # A larger subset has to earn its place: rounding alone must not bring in what explains nothing.
+            # A larger subset must fit clearly better, so that rounding alone adds no part that explains
+            # nothing.
             if (found >= 0).all() and error < least - 1e-12:
                 best, least = np.zeros_like(best), error
                 best[list(subset)] = found
@@ -120,7 +121,7 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
 
 @dataclass(frozen=True)
 class Timed(Generic[Chosen]):
-    """A choice, and the milliseconds a token was measured to take with it."""
+    """A choice, and its measured milliseconds a token."""
 
     choice: Chosen
     milliseconds: float
@@ -132,17 +133,17 @@ def meet_time(
     measure: Callable[[Chosen], float],
     cost: Callable[[Chosen], float],
 ) -> Timed[Chosen]:
-    """Return the cheapest choice found whose measured time meets a target; the fastest where none does.
+    """Return the cheapest choice found whose measured time meets a target; the fastest if none does.
 
-    What is chosen by the time model is timed itself; where the two differ by more than timings repeat, the
-    model is asked again for as much less (or more) as it was wrong by.
+    The time model's choice is timed. If prediction and timing differ by more than the noise of timings, the
+    choice is repeated with the target moved by the difference.
 
     Args:
-        choose: returns what the time model holds to take at most so many milliseconds.
-        cost: what a choice costs otherwise.
+        choose: returns a choice predicted to take at most this many milliseconds.
+        cost: returns the cost of a choice in quality.
 
     Raises:
-        ValueError: the first choice is none: nothing is held to be that fast.
+        ValueError: there is no first choice: nothing is predicted to be that fast.
     """
     asked, tried = target_ms, list[Timed[Chosen]]()
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""From a target to the shape of each layer: what must go, what each shape saves, which ones are chosen."""
+"""From a target to the shape of each layer: the savings needed, each shape's savings, and the choice."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 Saves = Callable[[Layer, LayerTarget | None], int]
-"""What a layer saves by getting a shape, or by being dropped (None)."""
+"""The savings of a layer with a shape, or if it is removed (None)."""
 
 
 def make_plan(config: PruneConfig, spec: ModelSpec) -> Plan:
-    """Return what the ratios or the target ask for; needs nothing but the model's shape.
+    """Return the plan for the ratios or the target; needs only the model's shape.
 
     Raises:
-        InputError: no legal shape answers to them; the nearest that does is named.
+        InputError: no legal shape meets them; the message names the nearest that does.
     """
     plan = plan_ratios(config, spec)
     if config.target is None:
@@ -48,12 +48,13 @@ def make_plan(config: PruneConfig, spec: ModelSpec) -> Plan:
 
 
 def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: int) -> int:
-    """Return how many parameters must go for a target of parameters or bytes.
+    """Return how many parameters to remove for a target of parameters or bytes.
 
     Raises:
-        InputError: nothing has to go, or more than can: the smallest legal target is named.
+        InputError: nothing has to be removed, or more than possible; the message names the smallest legal
+            target.
     """
-    # The embeddings, and with them an untied head, are in no layer.
+    # Embeddings and an untied head are outside the layers.
     body, total = spec.body_parameters, spec.parameters
     if target.parameters is not None:
         needed = ceil((1 - target.parameters) * body)
@@ -66,7 +67,7 @@ def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: in
             where=Key("target"),
             remedy="Ask for less, or leave the stage out.",
         )
-    # One layer of each stack has to stay, at its narrowest; which one is not known before they are measured.
+    # One layer of each stack must stay, at its narrowest; which one is unknown before the measurement.
     sizes = [parameters_of(layer, spec.width) for layer in spec.layers]
     least = sum(
         max(parameters_of(narrowest(layer, multiple_of), spec.width) for layer in stack.layers)
@@ -88,7 +89,7 @@ def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: in
 
 
 def check_equal(layers: Sequence[Layer]) -> None:
-    """Refuse to choose equal widths for layers that differ in theirs.
+    """Refuse equal widths for layers whose widths differ.
 
     Raises:
         InputError: they do.
@@ -112,14 +113,14 @@ def choose_shapes(
     uniform: bool,
     begins: int = 0,
 ) -> tuple[list[LayerTarget | None], float]:
-    """Return each layer's shape (None: dropped), and what all of them cost in nats per token.
+    """Return each layer's shape (None: removed), and their total cost in nats per token.
 
     Args:
-        axes: what may be cut of a layer.
-        saves: what a layer saves by getting a shape (None: by being dropped).
-        divergences: of dropping each layer; without them none is dropped.
-        uniform: whether all layers that stay get the same shape.
-        begins: how many of the layers are those of an encoder before a decoder.
+        axes: the axes of a layer that may be cut.
+        saves: a layer's savings with a shape (None: if it is removed).
+        divergences: those of removing each layer; without them none is removed.
+        uniform: whether all remaining layers get the same shape.
+        begins: how many of the layers belong to an encoder before a decoder.
 
     Raises:
         ValueError: no choice saves enough.
@@ -129,7 +130,7 @@ def choose_shapes(
         [Option(saves(layer, shape), _cost(each, shape)) for shape in of_layer]
         for layer, each, of_layer in zip(layers, costs, shapes, strict=True)
     ]
-    # A layer that nobody asked to drop has no such option: one of infinite cost would still save the most.
+    # A layer that must stay has no option of removal: with infinite cost it would still save the most.
     dropped = []
     if divergences is not None:
         dropped = [Option(saves(layer, None), each) for layer, each in zip(layers, divergences, strict=True)]
@@ -150,10 +151,10 @@ def choose_shapes(
 def _cheapest_each(
     options: Sequence[Sequence[Option]], dropped: Sequence[Option], needed: int, begins: int
 ) -> list[int | None]:
-    """Return the number of each layer's option, None for those that are dropped; `dropped` may be empty."""
+    """Return the number of each layer's option, None for removed layers; `dropped` may be empty."""
     full = [list(layer) for layer in options]
     if dropped:
-        # The layer of each stack that would be missed most stays, so that one does; and all that must.
+        # The most important layer of each stack stays, so that one does, and all layers that must.
         stacks = [each for each in (range(begins), range(begins, len(dropped))) if len(each)]
         missed = [max(stack, key=lambda index: dropped[index].cost) for stack in stacks]
         missed += [index for index, each in enumerate(dropped) if each.cost == math.inf]
@@ -168,18 +169,18 @@ def _cheapest_each(
 
 
 def saved(layer: Layer, shape: LayerTarget | None, *, width: int) -> int:
-    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped)."""
+    """Return how many parameters a layer loses when it is cut to a shape (None: removed)."""
     whole = parameters_of(layer, width)
     return whole if shape is None else whole - parameters_of(narrowed(layer, shape), width)
 
 
 def parameters_of(layer: Layer, width: int) -> int:
-    """Return how many numbers a layer holds."""
+    """Return a layer's number of parameters."""
     return sum(sublayer.parameters(width) for sublayer in layer)
 
 
 def narrowest(layer: Layer, multiple_of: int) -> Layer:
-    """Return the narrowest layer that a layer can become."""
+    """Return a layer at its narrowest legal shape."""
     target = {each.name: {axis.name: fewest(axis, multiple_of) for axis in each.op.axes()} for each in layer}
     return narrowed(layer, target)
 

@@ -1,7 +1,7 @@
-"""Which shape each layer gets, so that a target is met at the least cost. Pure functions.
+"""Chooses each layer's shape so that a target is met at the least cost. Pure functions.
 
 A layer's options each save something (parameters, or time) and cost some divergence; one is chosen for every
-layer. What different layers save and cost is taken to add up.
+layer. Savings and costs of different layers are assumed to add up.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 FINEST_GRID = 20_000
-"""Most steps into which what is to be saved is divided; coarser ones would lose exactness sooner."""
+"""Most steps into which the savings are divided; fewer steps would lose exactness sooner."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One shape that a layer may get."""
+    """A possible shape of a layer."""
 
     saved: int
-    """What it saves, in whole units."""
+    """Its savings, in whole units."""
     cost: float
-    """What it costs, in units that compare between layers; at least 0, and finite."""
+    """Its cost, comparable between layers; at least 0, and finite."""
 
 
 def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
-    """Return the number of each layer's option, such that together they save enough at the least cost.
+    """Return the number of each layer's option, so that together they save enough at the least cost.
 
-    The multiple-choice knapsack problem, solved exactly by dynamic programming over what is saved
+    The multiple-choice knapsack problem, solved exactly by dynamic programming over the savings
     (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 11), as SPDY (Frantar and Alistarh
-    2022, arXiv:2201.13096) does it for the layers of a network. Savings are counted in their greatest common
-    divisor; where that leaves more than `FINEST_GRID` steps, in a coarser unit and rounded down, so that what
-    is chosen always saves enough. Where rounding hides the few choices that do, close to all that can be
-    saved, every layer saves the most it can.
+    2022, arXiv:2201.13096) does it for the layers of a network. Savings are counted in units of their
+    greatest common divisor. If that gives more than `FINEST_GRID` steps, a coarser unit is used and savings
+    are rounded down, so that the choice always saves enough. If rounding hides the few choices that do, close
+    to the largest possible savings, every layer saves the most it can.
 
     Raises:
         ValueError: no choice saves enough.
@@ -75,11 +75,11 @@ def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
 def cheapest_equal(
     options: Sequence[Sequence[Option]], dropped: Sequence[Option], needed: int
 ) -> list[int | None]:
-    """Return one option's number for all layers that stay, None for those that are dropped whole.
+    """Return one option's number for all remaining layers, None for removed ones.
 
     Args:
         options: for each layer, the same shapes in the same order.
-        dropped: for each layer, what dropping it saves and costs; empty where none may be dropped.
+        dropped: for each layer, savings and cost of removing it; empty if none may be removed.
 
     Raises:
         ValueError: no choice saves enough with a layer left.
@@ -100,5 +100,5 @@ def cheapest_equal(
 
 
 def _most_saving(layer: Sequence[Option]) -> int:
-    """Return the number of the option that saves most; of several, the cheapest's."""
+    """Return the number of the option that saves most; among equals, of the cheapest."""
     return max(range(len(layer)), key=lambda number: (layer[number].saved, -layer[number].cost))

@@ -1,4 +1,4 @@
-"""What of a prune stage solves equations of the calibration text, and so asks for enough of it."""
+"""The parts of a prune stage that solve equations of the calibration text, and the text they need."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from roots_compress.stages.prune.targets.allocate import measured_axes
 
 @dataclass(frozen=True)
 class Solver:
-    """What solves equations of the calibration text."""
+    """A part that solves equations of the calibration text."""
 
     name: str
     tokens: int
-    """Of calibration text that the projection needs that needs most; 0 where it solves for none."""
+    """Tokens of calibration text for the projection that needs most; 0 if it solves for none."""
     without: str
-    """How to prune without it."""
+    """The setting that prunes without it."""
 
 
 def solvers(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[Solver]:
-    """Yield what of a stage solves equations, with what it needs."""
+    """Yield the solving parts of a stage, with their needs."""
     tokens = max(_tokens_of_cuts(config, spec, plan), default=0)
     if config.refit:
         residual = rows_needed(plan.hidden_size) if config.residual_ratio else 0
@@ -39,9 +39,9 @@ def solvers(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[Solver
 
 
 def _tokens_of_cuts(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[int]:
-    """Yield the text that each projection needs whose inputs are to be cut, as they will or at most may be.
+    """Yield the tokens that each projection to be cut needs, for its planned or largest possible width.
 
-    Experts read a share of it each.
+    Each expert reads a share of them.
     """
     measured = bool(measured_axes(config))
     for place, op in spec.blocks():

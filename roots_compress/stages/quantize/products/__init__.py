@@ -1,1 +1,1 @@
-"""Whether int8 multiplies integers or floats: chosen by timing."""
+"""The choice between integer and float products of int8 weights, by timing."""

@@ -1,4 +1,4 @@
-"""What a report says of what was chosen by timing, products and cache, from a stage's notes."""
+"""A report's sentences on the choices by timing (products and cache), from a stage's notes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 FORMS = {"integer": "integer products", "float": "weights only"}
 LEAST_LOSS = 0.0001
-"""Smaller losses, in nats a prediction, are not told apart."""
+"""Smaller losses, in nats a prediction, are shown as equal."""
 
 
 def choice_caption(notes: Mapping[str, Any]) -> str | None:
-    """Return sentences on what was chosen, for what, and what the other would have given.
+    """Return sentences on the choices, their workload, and the alternative.
 
-    None where nothing was chosen by timing, or the notes do not hold what they should.
+    None if nothing was chosen by timing, or the notes are malformed.
     """
     said = (_said(notes.get("choice"), _line), _said(notes.get("cache_choice"), _cache_line))
     return ". ".join(filter(None, said)) or None
@@ -23,7 +23,7 @@ def _said(choice: Any, line: Callable[[dict[str, Any]], str]) -> str | None:
     try:
         return line(choice) if isinstance(choice, dict) else None
     except (KeyError, TypeError, ValueError, AttributeError):
-        return None  # A file may hold anything; the notes themselves are shown as they are.
+        return None  # A file may hold anything; the raw notes are shown in any case.
 
 
 def _cache_line(choice: dict[str, Any]) -> str:

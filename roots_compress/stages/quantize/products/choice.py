@@ -1,7 +1,7 @@
-"""Which products an int8 model computes with: integer ones, or those of weights only. Pure functions.
+"""The choice of an int8 model's products: integer products, or weights only. Pure functions.
 
 Integer products (`w8a8`) read prompts fastest; products of weights only (`w8`) decode fastest and lose least.
-Which of them serves a workload sooner depends on the processor, the model's shapes and the workload itself.
+Which is faster for a workload depends on the processor, the model's shapes and the workload itself.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from roots_compress.results import Json
 from roots_compress.stages.quantize.plan import RoundingPlan
 
 MARGIN = 0.05
-"""Of the workload's time: by so much integer products must be faster. Timings repeat to about this, and a
-smaller gain is not worth what the rounding of inputs loses."""
+"""Share of the workload's time by which integer products must be faster. Timings have about this noise, and a
+smaller gain is not worth the loss by rounding inputs."""
 LONGEST_MS = 1e9
-"""No token takes as long."""
+"""Longer than any token takes."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class TokenTimes:
     """Milliseconds that a model takes for a token."""
 
     read: float
-    """In a prompt."""
+    """Milliseconds in a prompt."""
     write: float
-    """Decoded by itself."""
+    """Milliseconds when decoded."""
 
     def of(self, workload: WorkloadConfig) -> float:
         """Return the milliseconds of a workload."""
@@ -37,16 +37,16 @@ class TokenTimes:
 
 @dataclass(frozen=True)
 class FormTimes:
-    """What a model takes in two forms on one kind of processor: with either kind of products, or of cache."""
+    """A model's times in two forms on one kind of processor: with either kind of products or cache."""
 
     processor: str
     """Its class; see `system.machine.ProcessorClass`."""
     source: str
     """How, where and when this was measured."""
     integer: TokenTimes
-    """With the inputs of all projections, or the cache, in integers."""
+    """Times with the inputs of all projections, or the cache, in integers."""
     floating: TokenTimes
-    """With none of them."""
+    """Times with none of them in integers."""
 
     def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
@@ -62,7 +62,7 @@ class FormTimes:
         """Read what `to_json` returns.
 
         Raises:
-            ValueError, TypeError, KeyError: it is no such thing.
+            ValueError, TypeError, KeyError: the values have another form.
         """
         integer, floating = TokenTimes(**value["integer"]), TokenTimes(**value["float"])
         found = (integer.read, integer.write, floating.read, floating.write)
@@ -71,7 +71,7 @@ class FormTimes:
         return cls(str(value["processor"]), str(value["source"]), integer, floating)
 
     def with_integers(self, share: float) -> TokenTimes:
-        """Return the times with a share of the layers' weights in integer products, the rest as they are."""
+        """Return the times with a share of the layers' weights in integer products."""
 
         def between(whole: float, none: float) -> float:
             return none + share * (whole - none)
@@ -82,13 +82,13 @@ class FormTimes:
 
 
 def integers_pay(times: FormTimes, workload: WorkloadConfig, share: float = 1.0) -> bool:
-    """Return whether integers, in products for a share of the weights, serve a workload clearly sooner."""
+    """Return whether integer products for a share of the weights make a workload clearly faster."""
     return times.with_integers(share).of(workload) <= (1 - MARGIN) * times.floating.of(workload)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and on what grounds."""
+    """A choice, with its reasons."""
 
     products: Products
     workload: WorkloadConfig
@@ -97,16 +97,16 @@ class Choice:
     times: FormTimes | None
     """None: the processor was not measured."""
     share: float = 1.0
-    """Of the layers' weights, those that integer products would be taken for."""
+    """Share of the layers' weights for which integer products would be used."""
     expected_loss: float | None = None
-    """What quantizing their inputs is expected to cost: nats a prediction; None where not estimated."""
+    """Expected cost of quantizing their inputs, in nats a prediction; None if not estimated."""
     allowed_loss: float | None = None
-    """What it may cost; None: anything."""
+    """The allowed cost; None: unlimited."""
     higher: Collection[str] = ()
-    """Inputs that integer products would leave in floating point. The share is that of the others."""
+    """Inputs that would stay in floating point with integer products; the share is that of the others."""
 
     def to_json(self) -> dict[str, Json]:
-        """Return what a stage's notes and its key say of it."""
+        """Return the choice for a stage's notes and key."""
         said: dict[str, Json] = {
             "products": self.products,
             "processor": self.processor,
@@ -134,15 +134,15 @@ def choose(
     times: FormTimes | None,
     plan: Callable[[Products], RoundingPlan],
 ) -> tuple[RoundingPlan, Choice]:
-    """Choose between integer products and weights only, and return the plan of what is chosen.
+    """Choose between integer products and weights only, and return the plan for the choice.
 
-    Integer products are taken for as many inputs as the allowed loss lets them, where they then serve the
-    workload clearly sooner. What they would cost is looked into only where they could.
+    Integer products are used for as many inputs as the allowed loss permits, if the workload is then clearly
+    faster. Their cost is estimated only if that is possible.
 
     Args:
-        processor: the class of the one that is to serve.
-        times: of both forms on it; None where they are not known: weights only is then taken, as it is exact
-            on any processor, decodes no slower on those that were measured, and loses least.
+        processor: the class of the processor that will run the model.
+        times: those of both forms on it; None if unknown: then weights only is used, which is exact on any
+            processor, decodes no slower on the measured ones, and loses least.
     """
     share, expected, workload = 1.0, None, config.workload
     higher: Collection[str] = ()

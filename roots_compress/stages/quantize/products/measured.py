@@ -1,8 +1,8 @@
-"""What both kinds of int8 products were measured to give on processors that are not this one.
+"""Measured speeds of both kinds of int8 products on other processors.
 
 Each entry is of SmolLM2-135M's graphs, batch 1, 2 threads on two cores, timed in turns after a prompt of 512
-tokens. For another model the times are taken as in proportion to its weights, as is right where products take
-most of the time. What a processor has not been measured for is not in here: nothing is estimated from others.
+tokens. For another model the times are scaled by its weights, which is right if products take most of the
+time. Only measured processors are listed; none is estimated from others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on one machine."""
+    """Measurements on one machine."""
 
     machine: str
     date: str
@@ -62,7 +62,7 @@ MEASURED: dict[str, Measured] = {
 
 
 def measured_times(processor: str, *, layer_weights: int, table_weights: int) -> FormTimes | None:
-    """Return what a model takes on a class of processors, or None where none of it was measured."""
+    """Return a model's times on a class of processors, or None if none was measured."""
     found = MEASURED.get(processor)
     if found is None:
         return None

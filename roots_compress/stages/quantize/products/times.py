@@ -1,7 +1,7 @@
-"""What two forms of a model take: found once, by timing or by figures measured elsewhere, and then kept.
+"""The times of two forms of a model: found once, by timing or from stored measurements, and then kept.
 
-Timings differ from one time to the next. A stage that is begun anew after an interruption, or made again
-because its files were damaged, goes by the times that it went by before, and so makes the same choice.
+Timings vary. A stage that is restarted after an interruption, or made again because its files were damaged,
+uses its earlier times, and so makes the same choice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_BYTES = 1 << 20
 
 
 def served_on(config: QuantizeConfig) -> str:
-    """Return the class of the processor that is to serve the model."""
+    """Return the class of the processor that will run the model."""
     return processor_class(own_instruction_set()) if config.serve_on == "auto" else config.serve_on
 
 
@@ -41,10 +41,10 @@ def form_times(
     portable: bool,
     events: Events,
 ) -> FormTimes | None:
-    """Return the times to choose by; None where the processor was not measured.
+    """Return the times for the choice; None if the processor was not measured.
 
-    `work` keeps them for an attempt begun anew, and holds graphs while they are timed; `chosen` is what the
-    same stage chose when it was made before.
+    `work` keeps them for a restart, and holds graphs while they are timed; `chosen` holds the stage's earlier
+    choice.
 
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
@@ -71,7 +71,7 @@ def cache_times(
     *,
     events: Events,
 ) -> FormTimes:
-    """Return what a model takes on this machine with a cache in int8 and with one of floats.
+    """Return a model's times on this machine with an int8 cache and with a float cache.
 
     `work` and `chosen` are as in `form_times`.
 
@@ -87,11 +87,11 @@ def cache_times(
 
 
 def _found_once(kept: Path, earlier: Any, time: Callable[[], FormTimes]) -> FormTimes:
-    """Return what an attempt at the stage left that did not come to its end, or the stage chose by before."""
+    """Return the times left by an interrupted attempt at the stage, or used by the stage before."""
     found = _read(lambda: checked_content(read_regular(kept, _MAX_BYTES))) or _read(lambda: earlier)
     if found is None:
         found = time()
-    # On the disk before anything is made of it: what is gone on from after a kill was made by these times.
+    # Written to disk before use: a stage that goes on after a kill must use the same times.
     write_text(kept, json.dumps(with_sha256(found.to_json())))
     return found
 

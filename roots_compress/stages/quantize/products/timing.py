@@ -3,9 +3,9 @@
 The forms are both kinds of int8 products, or both kinds of caches.
 
 Models of more than 120 million weights are timed in part: some of their layers, evenly chosen, and some
-rows of the table. A third graph, of fewer layers, then tells what the table and the call itself take, so that
-layers and table can be counted up to what the model has. What is left out is as large a share of both forms,
-so that their ratio, which decides, is that of the layers timed.
+rows of the table. A third graph, with fewer layers, then gives the time of the table and of the call itself,
+so that the times can be extrapolated to the whole model. The same share is left out of both forms, so their
+ratio, which decides, is that of the timed layers.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from roots_compress.system.machine import own_instruction_set, processor_class
 from roots_compress.tasks.figures.figures import counted
 
 PROMPT = 512
-"""Tokens of the prompt that is timed, where the workload reads as many. Single tokens are timed after it, so
-that attention has its share of their time; with 128 tokens before them it was too small."""
+"""Tokens of the timed prompt, if the workload reads as many. Single tokens are timed after it, so that
+attention has its share of their time; after 128 tokens the share was too small."""
 DECODE_TOKENS = 8
 REPEATS = 3
 LONGEST_CONTEXT = 4096
-"""The longest at which caches are timed: with longer ones an int8 cache gains more."""
+"""The longest context at which caches are timed: with longer ones an int8 cache gains more."""
 LAYER_WEIGHTS = 120_000_000
-"""Weights of the layers that are timed, where the model has more: beyond what caches hold, so that decoding
-reads memory as it does in the whole model."""
+"""Weights of the timed layers, if the model has more: too many for the processor's caches, so that decoding
+reads memory as in the whole model."""
 TABLE_WEIGHTS = 32_000_000
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a model is stored, and caches its keys and values."""
+    """The formats of a model's weights and of its key/value cache."""
 
     format: Format
     int8_cache: bool = False
@@ -59,11 +59,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Part:
-    """What of a model is timed."""
+    """The timed part of a model."""
 
     layers: tuple[int, ...]
     rows: int
-    """Of the table."""
+    """Rows of the table."""
 
     def is_whole(self, config: RootsConfig) -> bool:
         """Return whether nothing is left out."""
@@ -71,7 +71,7 @@ class Part:
 
 
 def part_of(config: RootsConfig) -> Part:
-    """Return what to time: all, or two layers at the least, so that a graph of fewer can be told from it.
+    """Return the part to time: all, or at least two layers, so that a graph of fewer layers differs.
 
     A model of one layer whose table is timed in part has that layer twice.
     """
@@ -94,7 +94,7 @@ def stack_layers(spec: ModelSpec) -> list[range]:
 
 
 def layer_weights(config: RootsConfig) -> list[int]:
-    """Return the weights in the projections of each layer that one token is multiplied by."""
+    """Return the projection weights of each layer that one token uses."""
     found = [0] * len(config.spec.layers)
     for place, op in config.spec.blocks():
         matrices = op.matrices(config.spec.width)
@@ -125,14 +125,14 @@ def time_here(
 
 
 def caches_context(work: WorkloadConfig) -> int:
-    """Return after how many tokens caches are timed: in the middle of those that a workload writes."""
+    """Return after how many tokens caches are timed: in the middle of a workload's written tokens."""
     return min(work.read + work.write // 2, LONGEST_CONTEXT)
 
 
 def time_caches(config: RootsConfig, settings: QuantizeConfig, folder: Path, *, events: Events) -> FormTimes:
-    """Time a model of this config with a cache in int8 and with one of floats, batch 1, in turns.
+    """Time a model of this config with an int8 cache and with a float cache, batch 1, in turns.
 
-    Both have weights only: their difference is that of the caches, whatever the products are.
+    Both use weights only: the difference is that of the caches, whatever the products.
 
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
@@ -164,7 +164,7 @@ def _time_forms(
         parts[_BASE] = Part(tuple(fewer), part.rows)
     room = min(config.max_position_embeddings, max(contexts[-1], PROMPT) + DECODE_TOKENS)
     decoded = max(1, min(DECODE_TOKENS, room // 2))
-    shutil.rmtree(folder, ignore_errors=True)  # a killed attempt's
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed attempt
     try:
         for name, each in parts.items():
             model = _random_model(config, group_size, each, forms.get(name, forms["float"]), room)
@@ -182,7 +182,7 @@ def _time_forms(
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    # Both times are those of the one phase where a task writes nothing. The fastest of the repeats: what else
+    # If a task writes nothing, both times are those of its one phase. The fastest repeat counts: what else
     # the machine does can only add to a timing, and few repeats leave a median at its mercy.
     times = {
         name: TokenTimes(1000 / phases[0][0].high, 1000 / phases[-1][-1].high)
@@ -202,14 +202,14 @@ _BASE = "base"
 def _extrapolated(
     config: RootsConfig, parts: dict[str, Part], times: dict[str, TokenTimes]
 ) -> dict[str, TokenTimes]:
-    """Return what the whole model takes, from what parts of it took."""
+    """Return the times of the whole model, extrapolated from its parts."""
     weights = layer_weights(config)
     few, many = (sum(weights[index] for index in parts[label].layers) for label in (_BASE, "float"))
     rows = config.vocab_size / parts["float"].rows
 
     def whole(phase: str, label: str) -> float:
         base, weights_only = getattr(times[_BASE], phase), getattr(times["float"], phase)
-        # Of the part that no layer takes; noise must not make it less than nothing.
+        # Time outside the layers; noise must not make it negative.
         rest = max(0.0, base - few * max(0.0, weights_only - base) / max(1, many - few))
         layers = max(getattr(times[label], phase) - rest, 0.0) * sum(weights) / many
         return float(layers + rest * rows)
@@ -218,7 +218,7 @@ def _extrapolated(
 
 
 def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
-    """Return the specification of what is timed, over a context of so many tokens.
+    """Return the specification of the timed part, with a context of this many tokens.
 
     A layer that takes the keys of another has its own if that one is left out.
     """
@@ -231,7 +231,7 @@ def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
         elif isinstance(op, Attention) and op.sharing == "takes" and op.keys not in given:
             op = changed(op, sharing=None)
         if isinstance(op, Attention) and op.rope is not None:
-            # Rotations by other angles take as long, and suit a context of any length.
+            # Rotations by other angles take the same time, and suit a context of any length.
             op = changed(op, rope=Rope(rotary_dim=op.rope.rotary_dim))
         return changed(sublayer, op=op)
 
@@ -239,7 +239,7 @@ def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
     layers = tuple(tuple(timed(each) for each in spec.layers[index]) for index in part.layers)
     begins = sum(index < spec.begins for index in part.layers)
     cut = spec.with_layers(layers, begins=begins).with_embeddings(vocabulary=part.rows, positions=positions)
-    # A table that is shared takes less room, and a product with it as long.
+    # A shared table takes less memory, and its product the same time.
     return changed(cut, max_positions=room, tied=True)
 
 
@@ -265,7 +265,7 @@ def _random_model(
         model: RootsWithHead = make_model(RootsConfig(spec=spec, quantization=quantization)).eval()
     for module in model.modules():
         if isinstance(module, QuantizedWeight):
-            # Pairs of them keep their bound, as those that are rounded do.
+            # Pairs keep their bound, as in a rounded model.
             low, high = (-64, 65) if module.weight.dtype == torch.int8 else (1, 256)
             module.weight.random_(low, high, generator=generator)
             # Outputs about as large as inputs: nothing overflows, and nothing is subnormal.
