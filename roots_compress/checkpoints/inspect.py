@@ -159,7 +159,8 @@ def _is_changeable(config: Path) -> bool:
 
 def _others_within(directory: Path) -> list[Path]:
     """Return the configurations of checkpoints that other programs keep in a folder: Trainer, and the hub."""
-    found = [*directory.glob(f"[!.]*/{CONFIG}"), *directory.glob(f"snapshots/*/{CONFIG}")]
+    names = (f"{folder}/{file}" for folder in ("[!.]*", "snapshots/*") for file in (CONFIG, SETTINGS))
+    found = [path for name in names for path in directory.glob(name)]
     return sorted((path for path in found if any(path.parent.glob("*.safetensors"))), key=_by_number)
 
 

@@ -23,6 +23,9 @@ CAUSAL: dict[tuple[str, ...], tuple[bool | None, ...]] = {
 }
 """What `is_causal` may say where a model has only these stacks; of both together one would be another."""
 
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""How the first BERTs call the parts of a norm, as transformers reads them too."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -115,3 +118,12 @@ class Family:
                 switches.refuse(f"is_causal is {shown(value)}, which no model of this family does")
         switches.finish()
         return spec
+
+
+def bare_name(name: str, prefix: str) -> str:
+    """Return a tensor's name as the rules have it."""
+    while not name.startswith(prefix):
+        prefix = prefix.partition(".")[2]
+    name = name.removeprefix(prefix)
+    part = ".".join(name.rsplit(".", 2)[-2:])
+    return name.removesuffix(part) + OLD_NAMES.get(part, part)

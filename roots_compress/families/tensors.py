@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from roots_compress.errors import InputError
-from roots_compress.families.base import Computed, Family, Rule
+from roots_compress.families.base import Computed, Family, Rule, bare_name
 from roots_compress.families.text_encoder import SCORE, tensor_rules
 from roots_compress.models.spec import ModelSpec
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"\.\d+(?=\.)")
 IN_LAYER = re.compile(r"^model\.layers\.\d+\.")
-OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-"""How the first BERTs call the parts of a norm, as transformers reads them too."""
 GUESSES = "eh_proj.weight"
 """In layers behind the last that guess further tokens (DeepSeek-V3, arXiv:2412.19437): their first matrix."""
 OF_GUESSES = ("mtp.", "mtp_")
@@ -113,15 +111,6 @@ def multiplied(
         of_weight, of_bias = factors.get(layer, (1.0, 1.0))
         factor = of_weight if part == "weight" else of_bias
         yield name, tensor if factor == 1 else tensor.float() * factor
-
-
-def bare_name(name: str, prefix: str) -> str:
-    """Return a tensor's name as the rules have it."""
-    while not name.startswith(prefix):
-        prefix = prefix.partition(".")[2]
-    name = name.removeprefix(prefix)
-    part = ".".join(name.rsplit(".", 2)[-2:])
-    return name.removesuffix(part) + OLD_NAMES.get(part, part)
 
 
 def _advice(name: str, prefix: str, places: Collection[str]) -> str:

@@ -27,10 +27,9 @@ from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.checkpoints.text_part import parts_of, text_names
 from roots_compress.checkpoints.weight_files import numbers_in, whole_shapes
 from roots_compress.errors import InputError
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family, Rule, bare_name
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
-from roots_compress.families.tensors import bare_name
 from roots_compress.families.text_encoder import LABELS, label_class, read_config, tensor_rules
 from roots_compress.io.safetensors_header import TensorEntry, read_header, same_bytes
 from roots_compress.models.ops.heads import LabelHead

@@ -202,6 +202,12 @@ def test_the_adapter_s_tokenizer_goes_before_the_base_s(written: Written, tmp_pa
     assert load_checkpoint(written.folder).tokenizer.chat_template == "{{ messages }}"
 
 
+def test_a_folder_of_adapters_names_the_last(written: Written, tmp_path: Path) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        shutil.copytree(written.folder, tmp_path / "out" / name)
+    assert refused(tmp_path / "out").remedy == f"Name {tmp_path / 'out' / 'checkpoint-1000'}."
+
+
 def test_the_hash_is_of_both_folders(written: Written, tmp_path: Path) -> None:
     first = source_sha256(written.folder)
     assert source_sha256(written.folder) == first
