@@ -12,6 +12,7 @@ import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
 from roots_compress.tasks.figures.figures import Metric, counted, share
+from roots_compress.tasks.figures.numbering import warn_of_numbering
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Classification(LabelTask):
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the share of texts that get their label, the labels' mean F1, and their correlation."""
         given_N, right_N = scored.given, scored.targets
+        warn_of_numbering(given_N, right_N)
         return {
             "accuracy": float((given_N == right_N).mean()),
             "macro_f1": macro_f1(given_N, right_N),

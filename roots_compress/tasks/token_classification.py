@@ -12,6 +12,7 @@ import numpy as np
 
 from roots_compress.tasks.encoder import LabelTask, encoded
 from roots_compress.tasks.figures.figures import Metric, counted, share
+from roots_compress.tasks.figures.numbering import warn_of_numbering
 from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class TokenClassification(LabelTask):
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the share of words that get their label, and the F1 of entities where labels are of such."""
         given_N, right_N, names = scored.given, scored.targets, _tagged(examples).names
+        warn_of_numbering(given_N, right_N)
         found = {"word_accuracy": float((given_N == right_N).mean())}
         if any(name[:2] in ("B-", "I-") for name in names):
             found["entity_f1"] = entity_f1(given_N, right_N, scored.examples, names)

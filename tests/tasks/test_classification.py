@@ -20,6 +20,7 @@ from roots_compress.data.sources.records import RecordError
 from roots_compress.errors import InputError
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.tasks.classification import macro_f1, matthews
+from roots_compress.tasks.figures.numbering import exchanged_labels
 from tests.encoders import save_bert
 from tests.tasks.commands import roots
 from tests.tasks.test_scoring import pair_tokenizer
@@ -227,6 +228,29 @@ def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(taught: Path) 
     assert untrained < 0.7
     assert learned > 0.9
     assert quantized > 0.85
+
+
+def test_data_that_number_their_labels_otherwise_are_told(trained: Path, table: Path, tmp_path: Path) -> None:
+    head, *lines = table.read_text().splitlines()
+    moved = {name: (number + 1) % 3 for number, name in enumerate(NAMES)}
+    moved |= {str(number): (number + 1) % 3 for number in range(3)}
+    other = tmp_path / "other.csv"
+    rows = [line.rsplit(",", 1) for line in lines]
+    other.write_text("\n".join([head, *(f"{text},{moved[label]}" for text, label in rows)]))
+    said = roots("eval", trained, "--eval-data", other, *COLUMNS, "--block-size", "32", "--windows", "100")
+    assert "accuracy 0.0" in said
+    assert "number their labels otherwise than the model does: label 0 is mostly given 2, 1 is mostly" in said
+    said = roots("eval", trained, "--eval-data", table, *COLUMNS, "--block-size", "32", "--windows", "100")
+    assert "number their labels otherwise" not in said
+
+
+def test_labels_are_exchanged_where_they_are_given_in_rings() -> None:
+    right = np.repeat([0, 1, 2, 3], 30)
+    given = np.repeat([0, 2, 1, 3], 30)
+    assert exchanged_labels(given, right) == [(1, 2), (2, 1)]
+    assert exchanged_labels(np.zeros_like(right), right) == []  # A model that says one label.
+    assert exchanged_labels(given[::2], right[::2]) == []  # Of few texts nothing is certain.
+    assert exchanged_labels(np.where(np.arange(120) % 2, given, 0), right) == []
 
 
 def chain(model: Path, table: Path, **changes: Any) -> dict[str, Any]:
