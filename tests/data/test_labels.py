@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def test_whole_numbers_that_pandas_wrote_as_fractions_are_labels(form: str, tmp_
     assert read(path) == [("x", 1), ("y", 0)]
 
 
+def test_true_and_false_are_the_labels_of_these_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x", "label": true}\n{"text": "y", "label": false}\n')
+    assert read(path, ("true", "FALSE")) == [("x", 0), ("y", 1)]
+
+
 def test_a_number_that_names_could_mean_otherwise_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,1\n")
@@ -87,6 +94,7 @@ def test_a_number_that_names_could_mean_otherwise_is_refused(tmp_path: Path) -> 
         ({"text": " ", "label": 1}, "'text' is blank", "Give the record a text"),
         ({"text": 3, "label": 1}, "'text' is int, not text", "data.text_column"),
         ({"text": "a", "label": None}, "'label' is blank", "Give the record a label"),
+        ({"text": "a", "label": math.nan}, "'label' is blank", "Give the record a label"),
         ({"text": "a", "label": 0.5}, "'label' is 0.5, which is no label of the model", "0 bad, 1 good"),
         ({"text": "a", "label": 2.0}, "'label' is 2.0, which is no label of the model", "0 bad, 1 good"),
         ({"text": "a", "label": True}, "'label' is True, a bool", "0 bad, 1 good"),

@@ -82,7 +82,8 @@ def test_parquet_reads_text_and_chats(tmp_path: Path) -> None:
 
 def test_jsonl_skips_blank_lines_and_records(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "a.jsonl", '{"text": "a\\u2028b"}\n\n{"text": " "}\n{"text": null}\n{"text": "c", "x": 1}'
+        tmp_path / "a.jsonl",
+        '{"text": "a\\u2028b"}\n\n{"text": " "}\n{"text": null}\n{"text": NaN}\n{"text": "c", "x": 1}',
     )
     assert texts(path) == ["a\u2028b", "c"]
 

@@ -15,6 +15,7 @@ from roots_compress.data.sources.records import (
     Record,
     RecordError,
     Records,
+    is_blank,
     listed,
     text_of,
 )
@@ -120,8 +121,10 @@ class Labels(Records):
         """
         if value is REPEATED:
             raise RecordError(f"'{self.column}' is given twice", "Take one of them out.")
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if is_blank(value):
             raise RecordError(f"'{self.column}' is blank", "Give the record a label, or take it out.")
+        if isinstance(value, bool):  # It may be a label's name.
+            value = next((name for name in self.names if name.capitalize() == str(value)), value)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self._refusal(f"'{self.column}' is {value!r:.60}, a {type(value).__name__}")
         if isinstance(value, NamedNumber) and (known := _known(value.names, self.names)):

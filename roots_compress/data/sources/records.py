@@ -101,9 +101,14 @@ def listed(record: Record) -> str:
     return ", ".join(map(repr, record)) or "none"
 
 
+def is_null(value: object) -> bool:
+    """Return whether a value is null, or the NaN that pandas has in its place and writes into JSON."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
 def is_blank(value: object) -> bool:
     """Return whether a value holds nothing: null, or text of nothing but space."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    return is_null(value) or (isinstance(value, str) and not value.strip())
 
 
 def text_of(value: object, name: str, remedy: str) -> str:
@@ -117,7 +122,7 @@ def text_of(value: object, name: str, remedy: str) -> str:
     Raises:
         RecordError: it is.
     """
-    if value is None:
+    if is_null(value):
         return ""
     if value is REPEATED:
         raise RecordError(f"'{name}' is given twice", "Take one of them out.")
