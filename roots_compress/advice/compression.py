@@ -92,7 +92,7 @@ def request(
     facts = look_at(checkpoint, Path.cwd(), records=settings.get("data", {}).get("records"))
     sizes: dict[Candidate, int] = {}
     left_out: dict[Candidate, str] = {}
-    given = {"name": name, "model": real_path(checkpoint), **settings}
+    given = {"name": name, "model": checkpoint.absolute(), **settings}
     if stages:
         recipe = chain_recipe(facts, stages, bounds.gates(facts.task), given)
     else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from roots_compress.cli import completion
+from roots_compress.configs.base import from_home
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
 from roots_compress.io.hub_cache import on_disk
@@ -205,7 +206,7 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
     if isinstance(value, list):
         return [_as_in_a_recipe(option, each) for each in value]
     if isinstance(value, Path):
-        return str(value.absolute())
+        return str(from_home(value).absolute())
     if keys := option.parts:
         parts = value.split(":")
         if len(parts) != len(keys) or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import chain, pairwise
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from roots_compress.configs.source import class_in
@@ -171,8 +172,15 @@ def inner_groups(group: type[Settings]) -> dict[str, type[Settings]]:
     }
 
 
+def from_home(path: Path) -> Path:
+    """Return a path with the home folder in the place of a `~`, as a shell has it, but not after `=`."""
+    with suppress(RuntimeError):  # No home is known, and the path is as it stands.
+        return path.expanduser() if path.parts[:1] == ("~",) and path.name != "~" else path
+    return path
+
+
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.
-PathSetting = Annotated[Path, Strict(False)]
+PathSetting = Annotated[Path, Strict(False), AfterValidator(from_home)]
 PathListSetting = Annotated[tuple[PathSetting, ...], Strict(False)]
 
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]

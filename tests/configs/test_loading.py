@@ -11,6 +11,7 @@ from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
+from roots_compress.configs.recipe.growth import grow
 from roots_compress.configs.recipe.loading import (
     check_paths,
     load_recipe,
@@ -345,6 +346,23 @@ def test_paths_start_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest
     assert recipe.data.eval == (Path("/abs/e.txt"),)
     assert [stage.student for stage in recipe.stages] == ["small", str(folder / "s.json")]  # type: ignore[union-attr]
     assert load_recipe(read_yaml(Path("recipes/r.yaml")), model=Path("other")).model == tmp_path / "other"
+
+
+def test_paths_of_the_home_are_written_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    text = "name: a\nmodel: ~/m\ndata: {train: [~/t.txt, ./~]}\nstages:\n  - {kind: prune}\n"
+    recipe = load(tmp_path, text)
+    assert recipe.model == tmp_path / "home" / "m"
+    assert recipe.data.train == (tmp_path / "home" / "t.txt", tmp_path / "~")
+
+
+def test_a_model_that_is_a_link_keeps_its_name(tmp_path: Path) -> None:
+    """The cache of huggingface_hub links to files without a suffix; by its name a split model is whole."""
+    (tmp_path / "blob").touch()
+    link = tmp_path / "m-00001-of-00002.gguf"
+    link.symlink_to("blob")
+    recipe = grow(tmp_path / "run", {"kind": "prune"}, source=link, fresh=False, settings={})
+    assert recipe.model == link
 
 
 def test_a_teacher_cache_starts_from_the_recipes_folder_too(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def grow(
                 f"no checkpoint is named, and {folder} holds no run to go on from",
                 remedy=f"Name the model to start from: {_command(stage['kind'], 'path/to/checkpoint')}",
             )
-        model = real_path(source) if source else None
+        # Links keep their names, by which the parts of a split model find one another.
+        model = source.absolute() if source else None
         return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
     recipe, finished = standing
     _refuse_other_settings(recipe, settings, folder)
