@@ -16,8 +16,11 @@ OUTER = frozenset({"gemma3", "gemma4", "llava", "mistral3", "qwen3_5", "qwen3_5_
 """`model_type` of models whose text model reads text by itself as it does within them."""
 OF_TEXT = re.compile(r"^(?:model\.language_model\.|language_model\.(?=model\.|lm_head\.))")
 """What stands before the text model's names, in the spellings since and before transformers 5."""
-OWN_KEYS = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+TIE = "tie_word_embeddings"
+OWN_KEYS = (TIE, "bos_token_id", "eos_token_id", "pad_token_id")
 """Keys of the whole that go before the text model's."""
+TIED_BY_EITHER = frozenset({"llava"})
+"""`model_type` of the wholes that are tied if their text model is, whatever they say themselves."""
 
 
 def is_outer(config: Mapping[str, Any]) -> bool:
@@ -46,6 +49,8 @@ def text_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
             remedy="Copy the checkpoint again, or correct its text_config.",
         ) from None
     own = {key: config[key] for key in OWN_KEYS if config.get(key) is not None}
+    if config["model_type"] in TIED_BY_EITHER and completed.get(TIE):
+        own[TIE] = True
     return {**completed, **own, "model_type": model_type}
 
 

@@ -81,6 +81,20 @@ def test_new_names_and_a_short_text_config_are_understood(tmp_path: Path) -> Non
     torch.testing.assert_close(load_checkpoint(source).model(tiny_tokens()).logits, expected)
 
 
+@pytest.mark.filterwarnings("ignore::roots_compress.errors.SourceWarning")
+def test_a_llava_is_tied_where_its_text_model_is(tmp_path: Path) -> None:
+    theirs = whole("llava", tie_word_embeddings=True)
+    source = save_source(theirs, tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    assert not any("lm_head" in name for name in load_file(source / "model.safetensors"))
+    assert type(theirs).from_pretrained(source).config.tie_word_embeddings
+    tokens = tiny_tokens(2, 24).clamp(min=4)
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        torch.testing.assert_close(load_checkpoint(source).model(tokens).logits, expected, atol=1e-4, rtol=0)
+
+
 def test_a_text_model_that_its_class_refuses_is_told(tmp_path: Path) -> None:
     source = save_source(whole("llava"), tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
