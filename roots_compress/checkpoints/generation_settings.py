@@ -13,6 +13,7 @@ from roots_compress.checkpoints.gguf.generation import gguf_generation
 from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.data.special_tokens import TokenIds, stop_ids
+from roots_compress.io.genai_config import GENAI_CONFIG, read_genai_config
 from roots_compress.io.json_files import read_json_object
 
 GENERATION = "generation_config.json"
@@ -82,7 +83,8 @@ which they change nothing, beside null."""
 def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
     """Return what a folder's files or a GGUF file say of generation, and the file that says it.
 
-    Of a folder that is generation_config.json or, as for transformers, config.json where there is none.
+    Of a folder that is generation_config.json or, as for transformers, config.json where there is none, or
+    else the file of onnxruntime-genai.
 
     Raises:
         InputError: the file is not one JSON object, or no GGUF file.
@@ -92,7 +94,8 @@ def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
     for path in (folder / GENERATION, folder / CONFIG):
         if path.exists() or path.is_symlink():
             return read_json_object(path), path
-    return {}, folder / GENERATION
+    said = read_genai_config(folder)
+    return said, folder / (GENAI_CONFIG if said else GENERATION)
 
 
 def read_settings(said: tuple[Mapping[str, Any], Path]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from tokenizers.normalizers import Lowercase, Sequence
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.source import SourceInfo
 from roots_compress.data.languages import TARGET_LANGUAGE
 from roots_compress.data.special_tokens import open_with_nothing, opening_ids
 from roots_compress.errors import InputError
@@ -35,23 +34,24 @@ SAMPLE = "The quick (brown) fox: 1, 22, 333!\n"
 
 
 def as_written(
-    tokenizer: PreTrainedTokenizerFast, folder: Path, source: SourceInfo
+    tokenizer: PreTrainedTokenizerFast, folder: Path, source: Path, config: Mapping[str, Any]
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer of the plain class that gives the same ids.
 
     Args:
-        folder: the files that it was loaded from.
-        source: their checkpoint, whose configuration names BOS and EOS where the tokenizer does not.
+        folder: copies of the files that it was loaded from.
+        source: the model's folder.
+        config: of the model, which names BOS and EOS where the tokenizer does not.
 
     Raises:
         InputError: the class does not fit the files, so that it reads text as nothing, or puts more than one
             token before a text.
     """
-    _require_read(tokenizer, folder, source.path)
+    _require_read(tokenizer, folder, source)
     if (count := len(opening_ids(tokenizer))) > 1:
         raise InputError(
             f"has a tokenizer that puts {count} tokens before a text; at most one is supported",
-            where=source.path,
+            where=source,
             remedy="Set its post_processor in tokenizer.json to put one.",
         )
     named = {name: getattr(tokenizer, name) for name in NAMED}
@@ -63,7 +63,7 @@ def as_written(
         open_with_nothing(backend)  # The class, or the setting, has said what opens a text.
     vocabulary = backend.get_vocab()
     special = {name: token for name, token in named.items() if token is not None and token in vocabulary}
-    special |= _named_by_config(source, folder, backend, special)
+    special |= _named_by_config(source, config, folder, backend, special)
     extra = [token for token in tokenizer.all_special_tokens if token in vocabulary]
     plain = PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -75,7 +75,7 @@ def as_written(
     if language := read_settings(folder).get(TARGET_LANGUAGE):
         plain.init_kwargs[TARGET_LANGUAGE] = language
     plain.chat_template = tokenizer.chat_template
-    plain.name_or_path = str(source.path)
+    plain.name_or_path = str(source)
     plain.init_kwargs.pop("name_or_path", None)
     return plain
 
@@ -197,15 +197,15 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _named_by_config(
-    source: SourceInfo, folder: Path, backend: Tokenizer, special: Mapping[str, str]
+    source: Path, config: Mapping[str, Any], folder: Path, backend: Tokenizer, special: Mapping[str, str]
 ) -> dict[str, str]:
     """Return BOS and EOS by the model's configuration, where no file of the tokenizer mentions them.
 
     Only a token that is found by its spelling anyway is taken: naming another would change how text is cut.
     """
     mentioned = read_settings(folder)
-    generation = source.path / "generation_config.json"
-    documents = [source.config, read_json_object(generation) if generation.exists() else {}]
+    generation = source / "generation_config.json"
+    documents = [config, read_json_object(generation) if generation.exists() else {}]
     added = backend.get_added_tokens_decoder()
     found: dict[str, str] = {}
     for name in ("bos_token", "eos_token"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from roots_compress.data.languages import set_target_tokenizer, target_tokenizer
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError, RootsError
 from roots_compress.io.atomic import system_errors
+from roots_compress.io.genai_config import GENAI_CONFIG
 from roots_compress.io.json_files import read_json_object, regular_file
 from roots_compress.io.names import in_utf8
 from roots_compress.io.temporary import temporary_folder
@@ -65,51 +66,53 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         tokenizer = gguf_tokenizer(source.path)
         tokenizer.name_or_path = str(source.path)
         return tokenizer
-    folder = source.folder_with(*TOKENIZER_FILES)
+    return _of_family(source.folder_with(*TOKENIZER_FILES), source.config, source)
+
+
+def _of_family(
+    folder: Path, config: Mapping[str, Any], source: SourceInfo | None = None
+) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of another program's folder, as the class of its family has it."""
+    home, modules = (source.path, source.folder_with(MODULES)) if source else (folder, folder)
     with temporary_folder() as aside:
         _bring_files(folder, aside)
-        if models := models_of_pieces(aside, source.config):
+        if models := models_of_pieces(aside, config):
             with _faults_told(aside, folder):
                 return tokenizer_of_pieces(aside, models, folder)
         # From these transformers takes the class that reads the files.
-        config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
-        said = {key: value for key, value in config.items() if isinstance(value, str)}
+        named = {key: config.get(key) for key in ("model_type", "tokenizer_class")}
+        said = {key: value for key, value in named.items() if isinstance(value, str)}
         (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
         loaded = _loaded(aside, folder, by_class=True)
         with _faults_told(aside, folder):
-            tokenizer = as_written(loaded, aside, source)
-        if makes_lower_case(source.folder_with(MODULES)):
+            tokenizer = as_written(loaded, aside, home, config)
+        if makes_lower_case(modules):
             lower_first(tokenizer.backend_tokenizer)
         return tokenizer
 
 
 def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a folder that holds a tokenizer.json, such as a graph's.
+    """Return the tokenizer of a folder of this project's writing, or of another program's with a graph.
 
     Raises:
         InputError: it cannot be read.
         StageError: there is no room for temporary files.
     """
+    config = read_json_object(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    of_genai = not config and (folder / GENAI_CONFIG).exists()
+    if of_genai or ("model_type" in config and not _is_ours(config)):
+        return _of_family(folder, config)
     with temporary_folder() as aside:
         _bring_files(folder, aside)
-        return _opening_as_before(_loaded(aside, folder), folder)
-
-
-def _opening_as_before(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that this project wrote, opening texts as it did when that was written.
-
-    tokenizer.json decides that. What was written before `add_bos_token` was, opened every text with BOS where
-    the tokenizer had one.
-    """
-    if OPENS not in read_settings(folder) and _is_ours(folder):
+        tokenizer = _loaded(aside, folder)
+    if OPENS not in read_settings(folder) and _is_ours(config):
+        # Written before tokenizer.json decided what opens a text: then BOS did, where there was one.
         open_with_bos(tokenizer)
     return tokenizer
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a checkpoint or graph is of this project's writing."""
-    path = folder / CONFIG
-    config = read_json_object(path) if path.exists() else {}
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration of a checkpoint or graph is of this project's writing."""
     return config.get("model_type") == ROOTS or ROOTS in config
 
 

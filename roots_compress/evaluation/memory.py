@@ -36,7 +36,7 @@ def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: i
     from roots_compress.runtime.onnx.graph_folder import graph_files
 
     request = {
-        "graph": str(graph_files(folder)[0].resolve()),
+        "graph": str(graph_files(folder)[0].absolute()),
         "context": context,
         "decode_tokens": decode_tokens,
         "threads": threads,

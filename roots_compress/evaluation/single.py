@@ -21,6 +21,7 @@ from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.evaluation.intervals import Interval, interval
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
+from roots_compress.runtime.onnx.graph_config import home_of
 from roots_compress.runtime.onnx.graph_folder import graph_files, holds_graph
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.system.threads import default_threads
@@ -107,7 +108,9 @@ def open_artifact(path: Path, threads: int, devices: str | None = None) -> Artif
         task = task_of_graph(graph)
         engine = task.open_graph(graph, threads=threads)
         check_vocabulary(tokenizer, engine.vocab_size, path)
-        return Artifact(task, engine, tokenizer, folder_stop_ids(graph.parent, tokenizer, engine.vocab_size))
+        return Artifact(
+            task, engine, tokenizer, folder_stop_ids(home_of(graph), tokenizer, engine.vocab_size)
+        )
     torch.set_num_threads(threads)
     spread = None if devices is None else Spread(limits_of(devices))
     checkpoint = load_checkpoint(path, spread=spread)

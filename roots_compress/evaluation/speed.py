@@ -62,11 +62,11 @@ def measure_speed(
     from roots_compress.runtime.onnx.graph_folder import graph_files
 
     graphs = {label: graph_files(folder)[0] for label, folder in folders.items()}
-    room = min(read_config(graph.parent / "config.json")[1] for graph in graphs.values())
+    room = min(read_config(graph)[1] for graph in graphs.values())
     task = _common_task(graphs)
     fitted = task.lengths(contexts, decode_tokens=decode_tokens, longest=room)
     request = {
-        "graphs": {label: str(graph.resolve()) for label, graph in graphs.items()},
+        "graphs": {label: str(graph.absolute()) for label, graph in graphs.items()},
         "contexts": fitted,
         "decode_tokens": decode_tokens,
         "repeats": repeats,

@@ -16,6 +16,7 @@ from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.text_encoder import written_config
+from roots_compress.io.genai_config import GENAI_CONFIG
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
@@ -25,7 +26,6 @@ from roots_compress.runtime.onnx.graph_config import OURS
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
 from roots_compress.runtime.onnx.seq2seq_graph import cached_attentions
 
-GENAI_CONFIG = "genai_config.json"
 MOST_SLOTS = 8192
 """Of a cache that onnxruntime-genai allocates unasked: for a million tokens it would outgrow any machine."""
 # Families for which optimum reads the head size itself; for others it divides the hidden size by the heads.

@@ -75,7 +75,7 @@ class OnnxEncoder:
         Raises:
             InputError: the graph is not an encoder with this output, or this machine lacks the provider.
         """
-        vocab_size, max_context = read_config(graph.parent / "config.json")
+        vocab_size, max_context = read_config(graph)
         session = open_session(graph, threads=threads, provider=provider)
         inputs = {value.name for value in session.get_inputs()}
         outputs = {value.name for value in session.get_outputs()}

@@ -15,7 +15,7 @@ from roots_compress.checkpoints.generation_settings import (
     folder_stop_ids,
     generation_document,
 )
-from roots_compress.checkpoints.inspect import TOKENIZER
+from roots_compress.checkpoints.inspect import TOKENIZER, TOKENIZER_FILES
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
 from roots_compress.data.encoding import library_faults
@@ -26,7 +26,7 @@ from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.logit_processors import UNCHANGED
 from roots_compress.runtime.onnx.engine import OnnxEngine
-from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, home_of
 from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH
@@ -42,8 +42,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    home = find_graph(folder).parent
-    if not (home / TOKENIZER).is_file():
+    home = home_of(find_graph(folder))
+    if not any((home / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(f"the graph's folder holds no {TOKENIZER}", where=home, remedy=EXPORT_AGAIN)
     return load_tokenizer_beside(home)
 
@@ -70,7 +70,7 @@ def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
     Raises:
         InputError: one of the files cannot be read, or a setting is none.
     """
-    home = find_graph(folder).parent if holds_graph(folder) else folder
+    home = home_of(find_graph(folder)) if holds_graph(folder) else folder
     document, path = generation_document(home)
     asked = GenerationSettings.read(document, path)
     settings = LogitSettings.read(document, path)

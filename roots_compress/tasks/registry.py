@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.graph_config import OURS, config_beside, spec_of_family
+from roots_compress.runtime.onnx.graph_config import CONFIG, OURS, config_beside, home_of, spec_of_family
 from roots_compress.tasks.answering import Answering
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
@@ -110,9 +110,9 @@ def task_of_graph(graph: Path) -> Task[Any]:
             # A family's class may be for several tasks; the specification leaves out the default head.
             head = ours.get("head")
             return _task_of_head(str(head.get("kind")) if isinstance(head, dict) else CAUSAL_LM.head_kind)
-        if (theirs := spec_of_family(config, graph.with_name("config.json"))) is not None:
+        if (theirs := spec_of_family(config, home_of(graph) / CONFIG)) is not None:
             return _task_of_head(theirs.head.kind)
         return task_of(named if known else None)
     except InputError as error:
-        error.where = str(graph.with_name("config.json"))
+        error.where = str(home_of(graph) / CONFIG)
         raise

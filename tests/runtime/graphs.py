@@ -133,6 +133,37 @@ def _inputs_and_outputs(optional_logits: bool) -> tuple[list[onnx.ValueInfoProto
     return inputs, outputs
 
 
+def counts_positions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a decoder graph that counts positions by its mask, and is given none."""
+    graph = model.graph
+    graph.input.remove(next(value for value in graph.input if value.name == "position_ids"))
+    nodes = [
+        helper.make_node("CumSum", ["attention_mask", "axis"], ["counted"]),
+        helper.make_node("Sub", ["counted", "axis"], ["all_positions"]),
+        helper.make_node("Slice", ["all_positions", "from", "far", "axis1"], ["position_ids"]),
+    ]
+    graph.initializer.append(numpy_helper.from_array(np.asarray(1), "axis"))
+    after = [*graph.node[:2], *nodes, *graph.node[2:]]
+    del graph.node[:]
+    graph.node.extend(after)
+    return model
+
+
+def reads_int32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a decoder graph whose tokens, masks and positions are integers of 32 bits."""
+    names = ("input_ids", "attention_mask", "position_ids")
+    for node in model.graph.node:
+        node.input[:] = [f"{name}_wide" if name in names else name for name in node.input]
+    casts = [helper.make_node("Cast", [name], [f"{name}_wide"], to=TensorProto.INT64) for name in names]
+    after = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(after)
+    for value in model.graph.input:
+        if value.name in names:
+            value.type.tensor_type.elem_type = TensorProto.INT32
+    return model
+
+
 def write_graph(
     folder: Path, model: onnx.ModelProto, *, external: bool = False, max_context: int = MAX_CONTEXT
 ) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from roots_compress.errors import InputError
@@ -15,9 +17,11 @@ from roots_compress.runtime.prompts import left_pad
 from tests.runtime.graphs import (
     MAX_CONTEXT,
     VOCAB_SIZE,
+    counts_positions,
     expected_logits,
     history_model,
     random_weights,
+    reads_int32,
     write_graph,
 )
 
@@ -45,6 +49,27 @@ def test_prefill_then_decode_equals_the_full_forward_at_every_split(engine: Onnx
     for position in range(split, len(PROMPT)):
         step = engine.decode(np.asarray([PROMPT[position]]), step.cache)
         np.testing.assert_allclose(step.logits[0], expected[position], rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [counts_positions, reads_int32])
+def test_graphs_that_count_positions_or_read_int32_answer_alike(
+    changed: Callable[[onnx.ModelProto], onnx.ModelProto], tmp_path: Path
+) -> None:
+    folder = write_graph(tmp_path, changed(history_model(WEIGHTS)))
+    engine = OnnxEngine.load(folder, threads=1, provider="cpu")
+    expected = expected_logits(WEIGHTS, PROMPT)
+    np.testing.assert_allclose(engine.logits(np.asarray([PROMPT]))[0], expected, rtol=1e-5)
+    step = engine.prefill(np.asarray([PROMPT[:3]]))
+    step = engine.decode(np.asarray([PROMPT[3]]), step.cache)
+    np.testing.assert_allclose(step.logits[0], expected[3], rtol=1e-5)
+
+
+def test_a_graph_without_positions_reads_no_padded_rows(tmp_path: Path) -> None:
+    folder = write_graph(tmp_path, counts_positions(history_model(WEIGHTS)))
+    engine = OnnxEngine.load(folder, threads=1, provider="cpu")
+    input_ids, mask = left_pad([PROMPT, PROMPT[:3]])
+    with pytest.raises(InputError, match="no input position_ids"):
+        engine.logits(input_ids, mask)
 
 
 def test_a_step_keeps_its_logits_when_the_engine_goes_on(engine: OnnxEngine) -> None:

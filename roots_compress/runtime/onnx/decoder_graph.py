@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
-from roots_compress.runtime.onnx.session import PAST_MEANS, PRESENT_MEANS
+from roots_compress.runtime.onnx.session import PAST_MEANS, PRESENT_MEANS, TOKEN_TYPES
+from roots_compress.runtime.prompts import positions
+from roots_compress.runtime.protocol import Tokens
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
+NEEDED_INPUTS = TOKEN_INPUTS[:2]
+"""Those that every decoder reads. Some count positions themselves."""
 PAST, PRESENT = "past_key_values.", "present."
 KEY_VALUE = (".key", ".value")
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -63,7 +67,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     states = other_states(session)
     expected_outputs |= {state.present for state in states}
     known = {*TOKEN_INPUTS, *pasts, *(state.past for state in states)}
-    if set(inputs) - known or {*TOKEN_INPUTS, *pasts} - set(inputs) or set(outputs) != expected_outputs:
+    if set(inputs) - known or {*NEEDED_INPUTS, *pasts} - set(inputs) or set(outputs) != expected_outputs:
         raise InputError(
             f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
             f" cache: {_names(TOKEN_INPUTS)}, {PAST}N.key, .value; logits, {PRESENT}N.key, .value",
@@ -71,14 +75,16 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             remedy=EXPORT_AGAIN,
         )
     wrong = [
-        name for name in TOKEN_INPUTS if inputs[name].type != "tensor(int64)" or _is_fixed(inputs[name].shape)
+        name
+        for name in TOKEN_INPUTS
+        if name in inputs and (inputs[name].type not in TOKEN_TYPES or _is_fixed(inputs[name].shape))
     ]
     wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
     wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
     wrong += [name for name in pasts if not is_cache_shape(inputs[name].shape)]
     if wrong:
         raise InputError(
-            f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
+            f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are integers"
             " of any batch and length, logits float or float16, caches those or int8, of shape"
             " (batch, heads, length, width)",
             where=graph,
@@ -94,6 +100,36 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
         )
         for name in pasts
     )
+
+
+def token_types(session: Any) -> dict[str, DTypeLike]:
+    """Return the types of the inputs that are given for each token, by their names, in a fixed order."""
+    types = {value.name: value.type for value in session.get_inputs()}
+    return {name: TOKEN_TYPES[types[name]] for name in TOKEN_INPUTS if name in types}
+
+
+def token_feeds(
+    types: Mapping[str, DTypeLike], input_ids: Tokens, mask: Tokens, graph: Path
+) -> dict[str, NDArray[np.integer]]:
+    """Return what a graph reads of new tokens `(B, T)` under the mask `(B, S)`, by its inputs' names.
+
+    Args:
+        types: as `token_types` returns them.
+        graph: for messages.
+
+    Raises:
+        InputError: a row is padded, and the graph is not told where its tokens stand.
+    """
+    if "position_ids" not in types and not mask.all():
+        raise InputError(
+            "texts of unlike lengths are to be read together, and the graph has no input position_ids that "
+            "would say where each begins",
+            where=graph,
+            remedy="Give one text at a time, or export the model with position_ids.",
+        )
+    positions_BT = positions(mask)[:, -input_ids.shape[1] :]
+    given = dict(zip(TOKEN_INPUTS, (input_ids, mask, positions_BT), strict=True))
+    return {name: np.ascontiguousarray(given[name], dtype=dtype) for name, dtype in types.items()}
 
 
 def other_states(session: Any) -> tuple[State, ...]:

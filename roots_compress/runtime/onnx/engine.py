@@ -21,11 +21,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from roots_compress.runtime.onnx.decoder_graph import (
     ELEMENT_TYPES,
-    TOKEN_INPUTS,
     KeyValue,
     cached_tensors,
     check_logits,
     other_states,
+    token_feeds,
+    token_types,
 )
 from roots_compress.runtime.onnx.graph_config import read_config, renewed_after
 from roots_compress.runtime.onnx.session import (
@@ -39,7 +40,7 @@ from roots_compress.runtime.onnx.session import (
     run_bound,
     settings_of,
 )
-from roots_compress.runtime.prompts import check_context, check_prompt, positions
+from roots_compress.runtime.prompts import check_context, check_prompt
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 
 # A cache that must grow gets half as many slots again, and never fewer spare ones than this.
@@ -91,6 +92,7 @@ class OnnxEngine:
         optional = [value.name for value in session.get_overridable_initializers()]
         self._asks_for_last = LOGITS_TO_KEEP in optional
         self._states = other_states(session)
+        self._token_types = token_types(session)
         self._binding = session.io_binding()
         self._bound_buffers: tuple[Any, ...] | None = None
         self._shares_cache = SHARED_CACHE in session.get_modelmeta().custom_metadata_map
@@ -130,14 +132,14 @@ class OnnxEngine:
         many as the graph says. `spinning` lets threads spin between steps, for a process that does nothing
         else on a machine of its own.
         """
-        vocab_size, max_context = read_config(graph.parent / "config.json")
+        vocab_size, max_context = read_config(graph)
         session = open_session(graph, threads=threads, provider=provider, spinning=spinning)
         key_values = cached_tensors(session, graph)
         check_logits(session, vocab_size, graph)
         if prefill_chunk is None:
             metadata = session.get_modelmeta().custom_metadata_map
             prefill_chunk = int(metadata.get(PREFILL_PIECE, PREFILL_CHUNK))
-        renewed = renewed_after(graph.parent / "config.json")
+        renewed = renewed_after(graph)
         return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph, renewed)
 
     @property
@@ -232,11 +234,8 @@ class OnnxEngine:
 
         `logits` is `(B, K, V)`; where K is less than T, the graph computes no more than the newest K.
         """
-        input_ids = np.ascontiguousarray(input_ids, dtype=np.int64)
-        position_ids = np.ascontiguousarray(positions(mask)[:, -input_ids.shape[1] :])
-        mask = np.ascontiguousarray(mask)
-        binding = self._binding
-        for name, value in zip(TOKEN_INPUTS, (input_ids, mask, position_ids), strict=True):
+        binding, feeds = self._binding, token_feeds(self._token_types, input_ids, mask, self._graph)
+        for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         if self._asks_for_last:
             # Only a bound value reaches an input that has a default; `bind_cpu_input` does not find it.

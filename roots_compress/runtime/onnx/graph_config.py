@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import InputError
+from roots_compress.io.genai_config import GENAI_CONFIG, read_genai_config
 from roots_compress.io.json_files import read_json_object
 
 if TYPE_CHECKING:
@@ -14,29 +15,46 @@ if TYPE_CHECKING:
 
 # Of a config.json in another family's words, the key that the ROOTS config stands under.
 OURS = "roots"
+CONFIG = "config.json"
+ONNX_FOLDER = "onnx"
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 LARGEST = 2**31 - 1
 
 
+def home_of(graph: Path) -> Path:
+    """Return the folder that holds a graph's config.json and tokenizer.
+
+    It is the graph's own or, as in repositories of the hub, the one around a folder `onnx` without them.
+    """
+    folder = graph.parent
+    there = any((folder / name).exists() or (folder / name).is_symlink() for name in (CONFIG, GENAI_CONFIG))
+    if there or folder.absolute().name != ONNX_FOLDER:
+        return folder
+    around = folder.absolute().parent
+    return around if (around / CONFIG).is_file() else folder
+
+
 def config_beside(graph: Path) -> dict[str, Any]:
-    """Return the config.json of a graph's folder.
+    """Return the config.json of a graph, or what onnxruntime-genai's file says in its place.
 
     Raises:
-        InputError: the file is missing, or is not JSON.
+        InputError: there is neither, or one that is not JSON.
     """
-    path = graph.with_name("config.json")
+    path = home_of(graph) / CONFIG
     if not (path.exists() or path.is_symlink()):
+        if said := read_genai_config(path.parent):
+            return said
         raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
     return read_json_object(path)
 
 
-def read_config(path: Path) -> tuple[int, int]:
+def read_config(graph: Path) -> tuple[int, int]:
     """Return the vocabulary's size and the longest context, which a graph itself does not say.
 
     Raises:
         InputError: the file is missing, or does not give the two as positive whole numbers.
     """
-    config = config_beside(path)
+    config, path = config_beside(graph), home_of(graph) / CONFIG
     if (theirs := spec_of_family(config, path)) is not None:
         return theirs.embeddings.vocabulary, theirs.max_positions
     config = config.get(OURS, config)
@@ -55,20 +73,20 @@ def read_config(path: Path) -> tuple[int, int]:
     return vocab_size, max_context
 
 
-def read_start(path: Path) -> int:
+def read_start(graph: Path) -> int:
     """Return the token that each target of an encoder-decoder begins with.
 
     Raises:
         InputError: the file is missing, or names none.
     """
-    config = config_beside(path)
+    config = config_beside(graph)
     ours = config.get(OURS, config)
     head = ours.get("head") if isinstance(ours, dict) else None
     start = head.get("start") if isinstance(head, dict) else config.get("decoder_start_token_id")
     if type(start) is not int or not 0 <= start <= LARGEST:
         raise InputError(
             "no token is named that a target begins with (decoder_start_token_id)",
-            where=path,
+            where=home_of(graph) / CONFIG,
             remedy=EXPORT_AGAIN,
         )
     return start
@@ -82,13 +100,13 @@ def spec_of_graph(graph: Path) -> ModelSpec:
     """
     from roots_compress.models.version1 import read_spec
 
-    config = config_beside(graph)
-    if (theirs := spec_of_family(config, graph.with_name("config.json"))) is not None:
+    config, path = config_beside(graph), home_of(graph) / CONFIG
+    if (theirs := spec_of_family(config, path)) is not None:
         return theirs
     try:
         return read_spec(config.get(OURS, config))
     except ValueError as error:
-        raise InputError(str(error), where=graph.with_name("config.json"), remedy=EXPORT_AGAIN) from None
+        raise InputError(str(error), where=path, remedy=EXPORT_AGAIN) from None
 
 
 def spec_of_family(config: dict[str, Any], path: Path) -> ModelSpec | None:
@@ -113,12 +131,12 @@ def _number_at(config: Any, keys: list[str]) -> Any:
     return config if type(config) is int and 0 < config <= LARGEST else None
 
 
-def renewed_after(path: Path) -> int | None:
+def renewed_after(graph: Path) -> int | None:
     """Return after how many tokens a text must be read anew, as a graph's config.json tells.
 
     See `LanguageModel.renewed_after`.
     """
-    config = config_beside(path)
+    config = config_beside(graph)
     return min(_longrope_lengths(config.get(OURS, config), None), default=None)
 
 

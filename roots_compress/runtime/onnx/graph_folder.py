@@ -14,13 +14,13 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_errors, read_json_object, regular_file
-from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, OURS
+from roots_compress.runtime.onnx.graph_config import CONFIG, EXPORT_AGAIN, ONNX_FOLDER, OURS, home_of
 from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH, ENCODER_GRAPH
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
 SERVED_BY: dict[str, tuple[str, ...]] = {GRAPH_NAME: (), DECODER_GRAPH: (ENCODER_GRAPH,)}
 """By the file of the graph that an artifact is named by, those of the graphs that it needs beside it."""
-GRAPH_PLACES = tuple(place + name for place in ("", "onnx/") for name in SERVED_BY)
+GRAPH_PLACES = tuple(place + name for place in ("", f"{ONNX_FOLDER}/") for name in SERVED_BY)
 MAX_GRAPH_BYTES = 2**31 - 1
 EXTENT_KEYS = {"location", "offset", "length", "checksum"}
 """What ONNX knows of external data."""
@@ -29,9 +29,16 @@ IN_MEMORY = "_ORT_MEM_ADDR_"
 
 
 def holds_graph(folder: Path) -> bool:
-    """Whether a path is one that `find_graph` finds a graph by."""
+    """Whether a path means a graph: `find_graph` finds one by it, and it is no checkpoint with graphs within.
+
+    Repositories of the hub keep graphs in a folder `onnx` beside the checkpoint's weights.
+    """
     try:
-        return _is_graph_file(folder) or any((folder / name).is_file() for name in GRAPH_PLACES)
+        if _is_graph_file(folder):
+            return True
+        graph = _graph_in(folder)
+        shares_config = graph is not None and home_of(graph) != graph.parent
+        return graph is not None and not (shares_config and any(folder.glob("*.safetensors")))
     except OSError:  # such as a name too long for a file
         return False
 
@@ -56,13 +63,14 @@ def find_graph(folder: Path) -> Path:
             where=folder,
             remedy=_near(folder),
         )
-    for name in GRAPH_PLACES:
-        if (folder / name).is_file():
-            return folder / name
+    if (graph := _graph_in(folder)) is not None:
+        return graph
     # As in a run, whose newest stage may be meant.
     stages = sorted(path for name in SERVED_BY for path in folder.glob(f"[!.]*/onnx/{name}"))
     if stages:
         remedy = f"Name a stage of the run, such as {stages[-1].parent.parent}."
+    elif others := sorted([*folder.glob(f"*{GRAPH_SUFFIX}"), *folder.glob(f"{ONNX_FOLDER}/*{GRAPH_SUFFIX}")]):
+        remedy = f"Name the graph itself, such as {others[0]}."
     elif any(folder.glob("*.safetensors")):
         remedy = _export_first(folder)
     else:
@@ -75,6 +83,10 @@ def _near(folder: Path) -> str:
     stages = sorted(each.parent.name for each in folder.parent.glob("[0-9][0-9]-*/onnx"))
     named = f"Name a stage of {folder.parent}: {', '.join(stages)}."
     return named if stages else f"Name a folder that holds {GRAPH_NAME}."
+
+
+def _graph_in(folder: Path) -> Path | None:
+    return next((folder / name for name in GRAPH_PLACES if (folder / name).is_file()), None)
 
 
 def _is_graph_file(path: Path) -> bool:
@@ -110,7 +122,7 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
     for each in graphs:
         for location, end in _needed(each).items():
             ends[location] = max(end, ends.get(location, 0))
-    _check_specification(graph.with_name("config.json"))
+    _check_specification(home_of(graph) / CONFIG)
     return (*graphs, *(_data_file(graph, location, end) for location, end in sorted(ends.items())))
 
 

@@ -22,6 +22,7 @@ from roots_compress.runtime.encoder import check_texts
 from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, KeyValue, check_logits
 from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config, read_start
 from roots_compress.runtime.onnx.seq2seq_graph import (
+    BRANCH,
     DECODER_GRAPH,
     ENCODER_GRAPH,
     SOURCE_INPUTS,
@@ -67,6 +68,7 @@ class OnnxSeq2Seq:
     ) -> None:
         self.encoder, self.decoder, self.key_values, self.graph = encoder, decoder, key_values, graph
         self.vocab_size, self.max_context, self.start = sizes
+        self.branches = BRANCH in {value.name for value in decoder.get_inputs()}
         self.device = "cuda" if CUDA in decoder.get_providers() else "cpu"
 
     @classmethod
@@ -76,8 +78,7 @@ class OnnxSeq2Seq:
         Raises:
             InputError: one is not a graph of an encoder-decoder, or this machine lacks the provider.
         """
-        config = graph.with_name("config.json")
-        vocab_size, max_context = read_config(config)
+        vocab_size, max_context = read_config(graph)
         encoder, decoder = (
             open_session(path, threads=threads, provider=provider) for path in (encoder_beside(graph), graph)
         )
@@ -93,7 +94,7 @@ class OnnxSeq2Seq:
                 where=encoder_beside(graph),
                 remedy=EXPORT_AGAIN,
             )
-        return cls(encoder, decoder, key_values, (vocab_size, max_context, read_start(config)), graph)
+        return cls(encoder, decoder, key_values, (vocab_size, max_context, read_start(graph)), graph)
 
     @property
     def caution(self) -> str | None:
@@ -194,6 +195,9 @@ class OnnxTargets:
         binding.bind_ortvalue_input("encoder_hidden_states", self._states)
         for kv, past in zip(key_values, cache.keys_values, strict=True):
             binding.bind_ortvalue_input(kv.past, past)
+        has_cache = np.array([cache.tokens > 0])
+        if self._model.branches:
+            binding.bind_cpu_input(BRANCH, has_cache)
         logits = np.empty((*input_ids.shape, self.vocab_size), dtype=self._logits_dtype)
         binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
         # What is of the source is returned by the first step alone.

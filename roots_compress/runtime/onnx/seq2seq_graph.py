@@ -25,6 +25,8 @@ STATES: Final = "last_hidden_state"
 """What the encoder's graph gives."""
 SOURCE_INPUTS: Final = ("input_ids", "attention_mask")
 DECODER_INPUTS: Final = ("input_ids", "encoder_attention_mask", "encoder_hidden_states")
+BRANCH: Final = "use_cache_branch"
+"""By it optimum's own graphs are told whether there are caches, which ours see from the caches' lengths."""
 
 Axes = dict[str, dict[int, str]]
 
@@ -80,15 +82,19 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     pasts = [name for name in inputs if name.startswith(PAST)]
     presents = [PRESENT + name.removeprefix(PAST) for name in pasts]
     known = all(name.split(".")[-2] in ("decoder", "encoder") for name in pasts if name.count(".") == 3)
-    if not pasts or not known or {*inputs} != {*DECODER_INPUTS, *pasts} or outputs != {"logits", *presents}:
+    read = {*inputs} - {BRANCH}
+    if not pasts or not known or read != {*DECODER_INPUTS, *pasts} or outputs != {"logits", *presents}:
         raise InputError(
             f"the graph's inputs {', '.join(inputs)[:200]} are not those of a decoder that reads an encoder's"
             f" output: {', '.join(DECODER_INPUTS)}, {PAST}N.decoder.key and so on",
             where=graph,
             remedy=EXPORT_AGAIN,
         )
-    # An empty past may be given in another shape; what comes of it has the model's.
+    # An empty past may be given in another shape; what comes of it has the model's, where it says any.
     shapes = {value.name: value.shape for value in session.get_outputs()}
+    for name, present in zip(pasts, presents, strict=True):
+        if BRANCH in inputs and not is_cache_shape(shapes[present]):
+            shapes[present] = inputs[name].shape
     for name, present in zip(pasts, presents, strict=True):
         if not is_cache_shape(shapes[present]) or inputs[name].type not in ELEMENT_TYPES:
             raise InputError(

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io.names import in_utf8
@@ -42,6 +44,7 @@ HALF_ON_CPU = (
     "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts around nearly"
     " every operator. Use a CUDA device, or export in float32 or int8."
 )
+TOKEN_TYPES: dict[str, DTypeLike] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 
@@ -186,11 +189,13 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
 
 
 def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -> Any:
-    """Run a session on arrays; return one output.
+    """Run a session on arrays, tokens among them as the integers that it reads; return one output.
 
     Raises:
         InputError, StageError: as `run_bound` raises them.
     """
+    types = {value.name: TOKEN_TYPES.get(value.type) for value in session.get_inputs()}
+    feeds = {name: value.astype(types[name] or value.dtype, copy=False) for name, value in feeds.items()}
     with _running(graph):
         return session.run([output], feeds)[0]
 
