@@ -1,6 +1,6 @@
-"""All figures of one artifact but its speed, and the protocol they were measured by.
+"""All figures of one artifact except its speed, and their protocol.
 
-Speed is no property of one artifact: `measure_speed` times all of a run's together, when they are all there.
+Speed is not measured for one artifact: `measure_speed` times all of a run's together, at its end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from roots_compress.tasks.figures.predictions import Measured
 
 
 class First(NamedTuple):
-    """The first model of a run, as what comes after is compared with it."""
+    """The first model of a run, with which later ones are compared."""
 
     load: Callable[[], RootsWithHead]
     """Loads its checkpoint's model."""
@@ -47,15 +47,14 @@ def measure_quality(
     sample: Callable[[Any], tuple[Sample, ...]] = lambda _: (),
     progress: Progress | None = None,
 ) -> tuple[Metrics, tuple[Sample, ...]]:
-    """Measure a graph and the checkpoint it came from; speeds are left for later.
+    """Measure a graph and its checkpoint, without speeds.
 
-    Agreement is with the run's first model, as its checkpoint gives it: the first graph is compared with its
-    own checkpoint, which tells the least that rounding alone makes of it. No more than two models are in
-    memory at a time.
+    Agreement is measured against the checkpoint of the run's first model: the first graph is compared with
+    its own checkpoint, which gives the noise of rounding. No more than two models are in memory at a time.
 
     Args:
         config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
-        first: the run's first model; None where that is the one measured.
+        first: the run's first model; None if that is the measured one.
         sample: has an engine of the graph write samples.
         progress: called with the examples measured, through graph and checkpoint, and twice their number.
 
@@ -75,7 +74,7 @@ def measure_quality(
     engine = task.open_graph(graph_files(folder)[0], threads=threads, provider="cpu")
     model = load() if first is None else first.load()
     original = task.serve_model(model)
-    # Stages keep the tokenizer, but a vocabulary may be padded otherwise: then there is nothing to compare.
+    # Stages keep the tokenizer, but a vocabulary may have other padding: then nothing can be compared.
     comparable = original if task.compares or original.vocab_size == engine.vocab_size else None
     through_graph = task.measure(engine, examples, original=comparable, progress=report(0))
     through_torch = through_graph.other
@@ -111,7 +110,7 @@ def measure_quality(
 def _intervals(
     task: Task[Any], measured: Measured, metrics: Metrics, first: First | None
 ) -> dict[str, tuple[float, float]]:
-    """Return 95% intervals by name: of the first metric, of it against the first model's, and of mean KL."""
+    """Return 95% intervals by name: of the first metric, of its change by the stage, and of mean KL."""
     found = {task.metric.name: interval(measured.scores, task.of_mean, most=task.metric.most)}
     if first is not None:
         found[task.metric.compared_name] = paired_interval(task, first.metrics, metrics)
@@ -127,10 +126,10 @@ def _require_agreement(
     model: RootsWithHead,
     folder: Path,
 ) -> None:
-    """Refuse figures that are not of one model.
+    """Refuse figures of different models.
 
     Raises:
-        StageError: they differ by more than rounding explains.
+        StageError: they differ by more than rounding.
     """
     metric = task.metric
     graph, checkpoint = through_graph[metric.name], through_torch[metric.name]
@@ -155,7 +154,7 @@ def protocol_of(
     threads: int,
     text: str,
 ) -> Protocol:
-    """Return what the figures depend on beside the models.
+    """Return the protocol: what the figures depend on besides the models.
 
     Args:
         max_context: the shortest context of the models timed together.

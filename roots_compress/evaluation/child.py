@@ -1,4 +1,4 @@
-"""Measurements in a process of their own: this one's threads, libraries and memory are no part of them.
+"""Measurements in a separate process, without this one's threads, libraries and memory.
 
 The request goes to the child's standard input as JSON. The child answers on its standard output, one JSON
 object a line: `{"progress": [done, total]}` as often as it likes, then `{"result": ...}` or
@@ -20,19 +20,19 @@ from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.system.memory import memory_errors
 
 if TYPE_CHECKING:
-    # Not at run time: the child needs neither the bars nor rich, and its memory is measured.
+    # Not at run time: the child needs no progress bars, and its memory is measured.
     from roots_compress.progress import Progress
 
 
 KEPT_LINES = 20
-"""Of what a child writes on its standard error, whose last line says why it ended."""
+"""Lines kept of a child's standard error; the last one says why it ended."""
 
 
 def measure(module: str, request: dict[str, Any], *, progress: Progress | None = None) -> Any:
     """Run `python -m module` with a request, and return its result.
 
     Raises:
-        InputError: the child found what it was given to be at fault.
+        InputError: the child refused its input.
         StageError: the child could not be started, reported another error, or ended without a result (killed
             for its memory, say).
     """
@@ -63,7 +63,7 @@ def start(module: str) -> subprocess.Popen[str]:
     """
     try:
         return subprocess.Popen(
-            # -P: no module of the current folder may stand in for a library's.
+            # -P: no module of the current folder may replace a library's.
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,7 +84,7 @@ def start(module: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def _last_lines(process: subprocess.Popen[str]) -> Iterator[deque[str]]:
-    """Read a child's standard error while it runs; at the end of the block its last lines are there."""
+    """Read a child's standard error while it runs; after the block, its last lines are available."""
     said: deque[str] = deque(maxlen=KEPT_LINES)
 
     def read() -> None:
@@ -101,7 +101,7 @@ def _last_lines(process: subprocess.Popen[str]) -> Iterator[deque[str]]:
 
 
 def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress: Progress | None) -> Any:
-    """Send the request and read to the end; return the result, or None where there was none."""
+    """Send the request and read to the end; return the result, or None if there was none."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -125,7 +125,7 @@ def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress:
 
 
 def serve(handler: Callable[[dict[str, Any], Progress], Any]) -> None:
-    """Be the child: answer the one request on standard input with what the handler returns for it."""
+    """Run as the child: answer the request on standard input with the handler's result."""
 
     def say(**answer: Any) -> None:
         sys.stdout.write(json.dumps(answer) + "\n")

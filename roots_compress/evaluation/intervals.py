@@ -1,4 +1,4 @@
-"""95% intervals of quality, as far as the text that was drawn decides it: of a row's, and of two rows' ratio.
+"""95% intervals of quality over samples of text: of a row, and of the ratio of two rows.
 
 Shape legend: E examples, R resamples.
 """
@@ -18,9 +18,9 @@ from roots_compress.tasks.figures.predictions import Scores
 
 RESAMPLES = 4000
 OUTSIDE = 0.05
-"""Share of the resampled values outside an interval, on both sides together, where examples are many."""
+"""Share of the resampled values outside an interval, both sides together, for many examples."""
 DRAWN_AT_ONCE = 1_000_000
-"""Examples of all resamples that are drawn together: 8 MB."""
+"""Examples of all resamples drawn together: 8 MB."""
 Interval = tuple[float, float]
 
 
@@ -29,14 +29,14 @@ def interval(
 ) -> Interval | None:
     """Return the 95% interval of a figure by the bootstrap over its examples; None with fewer than two.
 
-    Examples are drawn again with replacement, `RESAMPLES` times from a fixed seed, and the figure is taken of
-    each draw (Efron 1979, "Bootstrap methods: another look at the jackknife"). The bounds are percentiles,
-    moved outwards where examples are few: plain ones would be too narrow (Hesterberg 2015, "What teachers
-    should know about the bootstrap", the expanded percentile interval).
+    Examples are resampled with replacement, `RESAMPLES` times from a fixed seed, and the figure is computed
+    for each resample (Efron 1979, "Bootstrap methods: another look at the jackknife"). The bounds are
+    percentiles, moved outwards for few examples: plain ones would be too narrow (Hesterberg 2015, "What
+    teachers should know about the bootstrap", the expanded percentile interval).
 
     Args:
-        of_mean: the figure of a mean over all places; it must rise.
-        most: what no figure is above, if there is such.
+        of_mean: the figure for a mean over all positions; it must be increasing.
+        most: the largest possible figure, if there is one.
     """
     if len(scores.counts) < 2:
         return None
@@ -46,10 +46,10 @@ def interval(
 
 
 def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interval | None:
-    """Return the 95% interval of the first metric against another row's: of their ratio, or their difference.
+    """Return the 95% interval of the first metric's ratio to another row's, or of the difference.
 
-    Both rows are resampled with the same examples, so that what makes an example hard for both cancels out.
-    None where the rows were not measured on the same examples, or on fewer than two.
+    Both rows are resampled with the same examples, so that an example that is hard for both cancels out. None
+    if the rows were not measured on the same examples, or on fewer than two.
 
     Args:
         before: the row that is compared with.
@@ -59,7 +59,7 @@ def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interva
 
 
 def paired_difference(before: Metrics, after: Metrics) -> Interval | None:
-    """Return the same of the means themselves: two rows differ where it does not hold 0."""
+    """Return the interval of the difference of means: two rows differ if it does not contain 0."""
     old, new = _scores(before), _scores(after)
     if len(new.counts) < 2 or not np.array_equal(old.counts, new.counts):
         return None
@@ -77,9 +77,9 @@ def _scores(metrics: Metrics) -> Scores:
 
 
 def _resampled_means(sums_E: NDArray[np.float64], counts_E: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean over all places of each resample, `R`.
+    """Return the mean over all positions of each resample, `R`.
 
-    Resamples are drawn some at a time: how often each example is in each of them is a large table.
+    Resamples are drawn some at a time, because the table of counts is large.
     """
     count, random = len(counts_E), np.random.default_rng(0)
     step, means = max(1, DRAWN_AT_ONCE // count), list[NDArray[np.float64]]()

@@ -1,4 +1,4 @@
-"""Peak memory of serving a graph, measured in a process that does nothing else."""
+"""Peak memory of running a graph, measured in a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PROC_STATUS = Path("/proc/self/status")
 
 
 def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: int) -> int:
-    """Return the most memory that a process held which opened a graph and did its task's workloads once.
+    """Return the peak memory of a process that opens a graph and runs its workloads once.
 
-    The process is Python with numpy and ONNX Runtime, which are part of the figure. Pages of external data
-    that ONNX Runtime maps count as far as they were read.
+    The process is Python with numpy and ONNX Runtime, which are part of the figure. Mapped pages of external
+    data count if they were read.
 
     Args:
         context: tokens of context, as `Task.lengths` returns them.
-        decode_tokens: tokens decoded after it, where the task decodes.
+        decode_tokens: tokens decoded after it, if the task decodes.
 
     Raises:
         InputError: the folder is not a whole graph.
@@ -47,8 +47,7 @@ def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: i
 def own_peak_rss_bytes() -> int:
     """Return this process's own peak resident set.
 
-    On Linux it is read from `/proc`: `getrusage` reports the larger of it and of what the parent held when it
-    started this process.
+    On Linux it is read from `/proc`: `getrusage` reports the parent's memory at the start if that was larger.
 
     Raises:
         StageError: neither is available (Windows).

@@ -1,4 +1,4 @@
-"""What a model writes after held-out prompts, for people to read: the likeliest token each time."""
+"""Greedy continuations of held-out prompts, for people to read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from roots_compress.runtime.text import stream_text
 PROMPTS = 4
 PROMPT_TOKENS, NEW_TOKENS = 24, 24
 LONGEST_BEGINNING = 1000
-"""Characters of a document that are tokenised to find its first tokens."""
+"""Characters of a document that are tokenised for its first tokens."""
 TOO_LONG = "(the prompt does not fit the model's context)"
 
 
@@ -27,15 +27,15 @@ class Prompt(NamedTuple):
     """The beginning of a held-out document."""
 
     shown: str
-    """As people read it."""
+    """The text for people."""
     read: str
-    """As a model reads it: of a conversation in its chat format."""
+    """The text for the model: a conversation in its chat format."""
 
 
 def held_out_prompts(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> list[Prompt]:
     """Return `PROMPTS` prompts of held-out documents at even distances.
 
-    Of a conversation it is what stands before the first answer, of a pair its source, of other text the first
+    A conversation gives everything before its first answer, a pair its source, other text the first
     `PROMPT_TOKENS` tokens.
     """
     prompts = (_prompt(document, tokenizer) for document in evenly(documents, PROMPTS))
@@ -65,10 +65,10 @@ def written(
     stop_tokens: Collection[int],
     settings: LogitSettings,
 ) -> tuple[Sample, ...]:
-    """Return what a model writes after each prompt: at most `NEW_TOKENS` tokens, the likeliest each time.
+    """Return a model's greedy continuation of each prompt, at most `NEW_TOKENS` tokens.
 
     Args:
-        settings: what is done to logits before a token is chosen.
+        settings: changes of the logits before a token is chosen.
     """
 
     def text_after(prompt: Prompt) -> str:

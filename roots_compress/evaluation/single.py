@@ -1,4 +1,4 @@
-"""One artifact by itself: the quality of a checkpoint or of a graph, on any text."""
+"""Evaluates one artifact: the quality of a checkpoint or a graph, on any text."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from roots_compress.tasks.registry import task_of_graph, task_of_model
 
 
 class Evaluation(NamedTuple):
-    """What an artifact reached, and how that was measured."""
+    """The figures of an artifact, and their protocol."""
 
     task: Task[Any]
     quality: dict[str, float]
     protocol: Protocol
     interval: Interval | None
-    """Of the first metric, 95%; None of a single example."""
+    """95% interval of the first metric; None for a single example."""
 
 
 def evaluate_artifact(
@@ -52,9 +52,9 @@ def evaluate_artifact(
 
     Args:
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
-        text: its held-out part is what quality is measured on.
-        records: what the text's records hold, where it is not what the model's own task reads.
-        devices: over which a checkpoint is spread, as `limits_of` reads it; None: all of it in memory.
+        text: quality is measured on its held-out part.
+        records: the kind of the text's records, if not that of the model's own task.
+        devices: those over which a checkpoint is spread, in the form of `limits_of`; None: all in memory.
         progress: called with the examples measured and their number.
 
     Raises:
@@ -88,7 +88,7 @@ class Artifact(NamedTuple):
     engine: Any
     tokenizer: PreTrainedTokenizerFast
     stop_tokens: tuple[int, ...]
-    """Ids that end a text that it writes."""
+    """Ids that end its texts."""
 
 
 def open_artifact(path: Path, threads: int, devices: str | None = None) -> Artifact:

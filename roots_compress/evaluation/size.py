@@ -1,4 +1,4 @@
-"""How large an artifact is: bytes on disk, and parameters."""
+"""The size of an artifact: bytes on disk, and parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS = (
     "head",
     "other",
 )
-"""In the order in which reports show them."""
+"""Groups in the order of reports."""
 
 
 def graph_bytes(folder: Path) -> int:
@@ -39,12 +39,11 @@ def graph_bytes(folder: Path) -> int:
 
 
 def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
-    """Return what the bytes of `graph_bytes` are, by groups of tensors.
+    """Return the bytes of `graph_bytes` by groups of tensors.
 
-    `embeddings` are the tables of tokens, positions and token types, also where the head shares the first of
-    them; `attention`, `linear attention`, `convolution`, `MLP` and `experts` what is stored of such blocks;
-    `norms` all norms; `head` what the model's head has of its own; `other` constants and the graphs'
-    operators themselves.
+    `embeddings` are the tables of tokens, positions and token types, also if the head shares the first;
+    `attention`, `linear attention`, `convolution`, `MLP` and `experts` are such blocks; `norms` all norms;
+    `head` the head's own tensors; `other` constants and the graphs' operators themselves.
 
     Raises:
         InputError: the folder is not a whole graph.
@@ -68,7 +67,7 @@ def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
 
 
 def _groups(model: RootsWithHead) -> Callable[[str], str]:
-    """Return what tells the group of an initializer by its name, which begins with a parameter's."""
+    """Return a function from an initializer's name, which begins with a parameter's, to its group."""
     blocks = {f"{model.config.spec.path(place)}.": op.group for place, op in model.config.spec.blocks()}
     heads = tuple({name.split(".")[0] for name in model.state_dict()} - {"model"})
 
@@ -88,8 +87,7 @@ def _groups(model: RootsWithHead) -> Callable[[str], str]:
 def count_parameters(model: nn.Module) -> int:
     """Return the number of weights the model computes with; tied ones count once.
 
-    A quantized matrix counts as its rows times its width, whatever it is packed into; its scales and zero
-    points are part of the format and do not count.
+    A quantized matrix counts as rows times width; scales and zero points do not count.
     """
     plain = sum(parameter.numel() for parameter in model.parameters())
     quantized = 0

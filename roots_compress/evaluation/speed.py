@@ -1,7 +1,7 @@
 """Speeds of graphs, timed side by side.
 
-All graphs are opened in one child process and timed in turns, so that whatever else the machine does meets
-all of them alike. Timings are compared inside one such run, never across runs. What is timed is the task's.
+All graphs are opened in one child process and timed in turns, so that other load affects all of them equally.
+Timings are compared inside one such run, never across runs. The task defines the workloads.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from roots_compress.progress import Progress
     from roots_compress.results import Speed
 
-# A timing lasts at least this long: a small model is run several times over for it.
+# A timing lasts at least this long: a small model runs several times for it.
 MIN_SECONDS = 0.1
 
 
 Timing = tuple[tuple[int, float], ...]
-"""Of each of a task's workloads, its amount and the seconds that it took, a mean of equally many runs."""
+"""Amount and seconds of each of a task's workloads, as a mean of equally many runs."""
 Speeds: TypeAlias = "dict[str, tuple[Speed, ...]]"
-"""Of one graph, by the phase of each workload: a speed for each context, the shortest first."""
+"""Speeds of one graph, by the phase of each workload: one for each context, the shortest first."""
 
 
 def measure_speed(
@@ -48,8 +48,8 @@ def measure_speed(
     Every graph stays open throughout, so all must fit in memory.
 
     Args:
-        contexts: context lengths; those the models cannot hold are replaced as `Task.lengths` says.
-        decode_tokens: tokens decoded in each timing, where the task decodes.
+        contexts: context lengths; `Task.lengths` replaces those that the models cannot hold.
+        decode_tokens: tokens decoded in each timing, if the task decodes.
         repeats: timings of each figure, after one that is not counted.
         progress: called after every timing.
 
@@ -80,7 +80,7 @@ def _common_task(graphs: Mapping[str, Path]) -> Task[Any]:
     """Return the task of all graphs.
 
     Raises:
-        InputError: they have not one.
+        InputError: their tasks differ.
     """
     tasks = {label: task_of_graph(graph) for label, graph in graphs.items()}
     first, task = next(iter(tasks.items()))
@@ -105,7 +105,7 @@ def time_models(
 ) -> dict[str, list[list[Timing]]]:
     """Time models in turns; return for each the timings of each context.
 
-    The order of the models moves on by one in each repeat, so that none always follows the same one.
+    The order of the models rotates by one in each repeat, so that none always follows the same one.
     """
     shape = 1, max(contexts) + decode_tokens
     tokens = {

@@ -1,1 +1,1 @@
-"""A checkpoint as an ONNX graph with a KV cache, checked against the checkpoint before it is handed over."""
+"""Exports a checkpoint as an ONNX graph with a KV cache, checked against the checkpoint."""

@@ -1,4 +1,4 @@
-"""Blocks of keys in a graph: where each block's keys lie in the caches, and which blocks a query may choose.
+"""Blocks of keys in a graph: the cache slots of each block's keys, and the blocks that a query may choose.
 
 Shared by all layers whose blocks are alike. `models/attention.py` has the rules.
 
@@ -19,26 +19,26 @@ FAR = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True)
 class Slots:
-    """Where the tokens of each row stand in the caches, which may have more slots than there are tokens."""
+    """The cache slots of each row's tokens; caches may have more slots than tokens."""
 
     capacity: ir.Value
     """Scalar: slots of a cache."""
     position_BT: ir.Value
-    """Of each query in its row, padding not counted."""
+    """Position of each query in its row, padding not counted."""
     slot_BT: ir.Value
-    """Of each query."""
+    """Slot of each query."""
     last_B1: ir.Value | None
-    """The last slot that is written, where each token stands in the slot of its position; otherwise None."""
+    """The last written slot, if each token is in the slot of its position; otherwise None."""
     valid_BS: ir.Value | None = None
-    """Where there is no padding; None with `last_B1`."""
+    """True where there is no padding; None with `last_B1`."""
     key_position_BS: ir.Value | None = None
-    """Of each key in its row, anything at padding; None with `last_B1`."""
+    """Position of each key in its row, any value at padding; None with `last_B1`."""
     past_B: ir.Value | None = None
-    """Tokens that caches hold already; None without `last_B1`."""
+    """Number of cached tokens; None without `last_B1`."""
 
 
 class Blocks:
-    """Blocks of one size, for attentions that see equally far."""
+    """Blocks of one size, for attentions with one window."""
 
     def __init__(self, builder: GraphBuilder, slots: Slots, window: int | None, size: int) -> None:
         self.builder, self.slots, self.size, self.window = builder, slots, size, window
@@ -47,9 +47,9 @@ class Blocks:
         self.count = builder.op("Add", last, builder.integer(1))
         """Scalar C."""
         self.own_B1T1 = builder.op("Unsqueeze", own_BT, builder.integers(1, 3))
-        """The block that each query stands in."""
+        """Each query's own block."""
         number_C = builder.op("Range", builder.integer(0), self.count, builder.integer(1))
-        # Keys that a block lacks lie in slots that hold something, and at positions that no query sees.
+        # Missing keys of a block get valid slots, at positions that no query sees.
         length = builder.op("Mul", self.count, builder.integer(size))
         position_N = builder.op("Range", builder.integer(0), length, builder.integer(1))
         self.slot_BN = self._slot_of(position_N, length)
@@ -66,19 +66,20 @@ class Blocks:
             near_BTC = builder.op("Less", age_BTC, builder.integer(window))
             open_B1TC = builder.op("And", open_B1TC, builder.op("Unsqueeze", near_BTC, builder.integers(1)))
         self.offset_P = builder.op("Range", builder.integer(0), builder.integer(size), builder.integer(1))
-        """Of each key in its block."""
+        """Position of each key in its block."""
         self.open_B1TC = open_B1TC
-        """Blocks a query may choose beside its own: those before it, whole inside its window."""
+        """Blocks that a query may choose besides its own: earlier ones, completely inside its window."""
         lowest = builder.floats(float("-inf"))
         self.rank_B1TC = builder.op(
             "Where", builder.op("Equal", number_C, self.own_B1T1), builder.floats(float("inf")), lowest
         )
-        """The rank of blocks that are not open: the own is the best, all others the worst."""
+        """The score of blocks that may not be chosen: the own block's is the highest, all others' the
+        lowest."""
         self._rows: dict[int, ir.Value] = {}
         self._complete: ir.Value | None = None
 
     def rows(self, kv_heads: int) -> ir.Value:
-        """Return where each key of each block lies among the rows of a cache `(B * G * slots, D)`: `BGCP`."""
+        """Return the row of each block's keys in a cache `(B * G * slots, D)`: `BGCP`."""
         if kv_heads not in self._rows:
             builder = self.builder
             batch = builder.op("Squeeze", builder.op("Shape", self.slots.position_BT, end=1))
@@ -107,7 +108,7 @@ class Blocks:
             return builder.op("Min", position_N, known.last_B1)
         assert known.valid_BS is not None
         assert known.key_position_BS is not None
-        # Padding is written to a spare place at the end, which is cut off again.
+        # Padding is written to an extra slot at the end, which is cut off again.
         length_1 = builder.op("Reshape", length, builder.integers(1))
         place_BS = builder.op("Where", known.valid_BS, known.key_position_BS, length)
         shape_BS = builder.op("Shape", place_BS)

@@ -27,8 +27,8 @@ class GraphBuilder:
 
     Args:
         dtype: element type of the activations: FLOAT or FLOAT16.
-        portable: whether the graph is for any runtime, so that ONNX Runtime's own operators are to be left
-            out wherever the standard has others.
+        portable: whether the graph is for any runtime, so that ONNX Runtime's own operators are used only
+            where the standard has none.
     """
 
     def __init__(self, dtype: ir.DataType, *, portable: bool) -> None:
@@ -51,7 +51,7 @@ class GraphBuilder:
 
     @contextmanager
     def body(self, name: str) -> Iterator[ir.Graph]:
-        """Record the nodes made inside as the body of an `If` or a `Scan`: it may read all made before.
+        """Record the nodes made inside as the body of an `If` or a `Scan`; it may read all earlier values.
 
         Initializers go to the outer graph, so that bodies share them.
         """
@@ -64,7 +64,7 @@ class GraphBuilder:
             self._tape = around
 
     def give(self, body: ir.Graph, *values: ir.Value, dtype: ir.DataType | None = None) -> None:
-        """Make values a body's outputs. A body must say their type, which nothing infers for ORT's operators.
+        """Make values a body's outputs, with their type, because nothing infers it for ORT's operators.
 
         Args:
             body: of an `If` or a `Scan`.
@@ -107,7 +107,7 @@ class GraphBuilder:
         return value
 
     def optional_input(self, name: str, default: Array, shape: Sequence[int | str] = ()) -> ir.Value:
-        """Add an input that need not be fed: an initializer of the same name is its default."""
+        """Add an optional input: an initializer of the same name is its default."""
         value = self.input(name, ir.DataType.from_numpy(default.dtype), shape)
         value.const_value = ir.tensor(default, name=name)
         self.graph.register_initializer(value)
@@ -121,16 +121,16 @@ class GraphBuilder:
     def weight(
         self, name: str, *tensors: Tensor, transposed: bool = False, factors: Sequence[float] = ()
     ) -> ir.Value:
-        """Return the initializer of this name, made from a checkpoint's tensors the first time.
+        """Return the initializer of this name, made from a checkpoint's tensors at the first call.
 
-        Several tensors are joined along their first axis. One tensor's memory is shared, not copied; joining,
-        scaling and transposing wait until the file is written, one initializer at a time.
+        Several tensors are joined along their first axis. A single tensor's memory is shared, not copied;
+        joining, scaling and transposing happen when the file is written, one initializer at a time.
 
         Args:
-            name: the checkpoint's, or one that says what is joined.
-            tensors: whose values it holds.
-            transposed: whether the axes change places.
-            factors: what each of the tensors is multiplied by; none for 1.
+            name: the checkpoint's, or one that names the joined tensors.
+            tensors: those with its values.
+            transposed: whether the axes are swapped.
+            factors: a factor for each of the tensors; none for 1.
         """
         scaled = any(factor != 1 for factor in factors)
         name += "_scaled" * scaled + "_transposed" * transposed
@@ -150,8 +150,8 @@ class GraphBuilder:
         Of vectors it is `(stacks, rows)`.
 
         Args:
-            name: one that says what is stacked.
-            tensors: for each stack those whose rows take turns; all of one shape, `(rows, ...)`.
+            name: one that names the stacked tensors.
+            tensors: for each stack, those whose rows are interleaved; all of one shape, `(rows, ...)`.
         """
         if name in self._initializers:
             return self._initializers[name]
@@ -196,7 +196,7 @@ class GraphBuilder:
         return self._initializers[name]
 
     def filled(self, count: int, number: float) -> ir.Value:
-        """Return a vector of one number in the activations' type, made by a node: it fills no file."""
+        """Return a vector of one number in the activations' type, made by a node instead of stored."""
         name = f"filled_{count}_{number}"
         if name not in self._initializers:
             value = ir.tensor(np.full(1, number, dtype=self.dtype.numpy()))

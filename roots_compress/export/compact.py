@@ -1,4 +1,4 @@
-"""What ONNX Runtime's fused attention reads beside queries, keys and values.
+"""Inputs of ONNX Runtime's fused attention besides queries, keys and values.
 
 Shape legend: B batch, T new tokens, N = B * T, S all tokens.
 """
@@ -18,10 +18,10 @@ from roots_compress.models.quantized import format_of
 
 
 class Place(NamedTuple):
-    """Where the graph writes a prompt's tokens into a cache in int8; a single token the operator writes."""
+    """Where the graph writes a prompt's tokens into an int8 cache; the operator writes single tokens."""
 
     first_1: ir.Value
-    """The first slot: behind the tokens of the longest row, over its padding."""
+    """The first slot: after the tokens of the longest row, over its padding."""
     end_1: ir.Value
     """The slot after the last."""
     is_step: ir.Value
@@ -30,16 +30,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Compact:
-    """What `GroupQueryAttention` reads: in cache and prompt, each row's tokens first, its padding after them.
+    """Inputs of `GroupQueryAttention`: in cache and prompt, each row's tokens come first, then its padding.
 
-    The operator knows no padding on the left, where callers put it. So the new tokens of each row are turned
-    until the real ones come first, and the outputs are turned back. A row's padding then lies after all that
-    its tokens see, and in the cache the next token takes its place. Padding on the right, which
-    onnxruntime-genai gives, lies there already.
+    The operator does not support padding on the left, where callers put it. So each row is rotated until its
+    real tokens come first, and the outputs are rotated back. The padding is then after everything that the
+    tokens see, and the next token overwrites it in the cache. Padding on the right, as from
+    onnxruntime-genai, is already there.
     """
 
     to_front_N: ir.Value
-    """Which flat token stands at each place once the rows are turned."""
+    """The flat token at each index after the rotation."""
     back_N: ir.Value
     """The inverse."""
     past_B: ir.Value
@@ -49,17 +49,17 @@ class Compact:
     slots: ir.Value
     """int32 scalar: S."""
     position_ids_BT: ir.Value
-    """Positions of the turned tokens."""
+    """Positions of the rotated tokens."""
     cos_sin: dict[Turning, CosSin]
     """Cosines and sines by position, of the new tokens' positions only."""
     place: Place | None
-    """None where the operator writes all of the cache."""
+    """None if the operator writes all of the cache."""
 
 
 def takes_axes(config: RootsConfig) -> bool:
     """Return whether every operator of the fused layers takes activations with batch and token axes.
 
-    The products of plain matrices do not, nor do blocks that send tokens to places of their own.
+    Products of plain matrices do not, nor do blocks that route tokens.
     """
     blocks = [(config.spec.path(place), op) for place, op in config.spec.blocks()]
     return all(

@@ -1,4 +1,4 @@
-"""An encoder as a graph: a whole text at once, without a cache, and what its head makes of it.
+"""An encoder as a graph: it reads a whole text at once, without a cache, and ends with its head.
 
 Shape legend: B batch, T tokens, N = B * T, W hidden size, V vocabulary, L labels.
 """
@@ -65,13 +65,13 @@ def add_encoder(matrices: Matrices, names: Names) -> None:
 
 
 def add_states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value]) -> ir.Value:
-    """Add the layers of an encoder; return what is read of its stream after them, `BTW`."""
+    """Add the layers of an encoder; return its normed stream after them, `BTW`."""
     shape_BTx = _shape(matrices.builder, inputs)
     return matrices.builder.op("Reshape", _states(matrices, part, inputs, shape_BTx), shape_BTx)
 
 
 def _shape(builder: GraphBuilder, inputs: dict[str, ir.Value]) -> ir.Value:
-    """Return batch, tokens, and -1 for what is left."""
+    """Return batch, tokens, and -1 for the rest."""
     return builder.op("Concat", builder.op("Shape", inputs["input_ids"]), builder.integers(-1), axis=0)
 
 
@@ -93,7 +93,7 @@ def _states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value], shape_B
 
 
 def _positions(builder: GraphBuilder, mask_BT: ir.Value) -> ir.Value:
-    """Return the position of each token, `BT`; padding takes none."""
+    """Return the position of each token, `BT`; padding has none."""
     count_BT = builder.op("CumSum", mask_BT, builder.integer(1))
     return builder.op("Max", builder.op("Sub", count_BT, builder.integer(1)), builder.integer(0))
 
@@ -106,18 +106,18 @@ def _output(matrices: Matrices, names: Names, name: str, value: ir.Value, width:
 
 
 def seen_bias(builder: GraphBuilder, mask_BS: ir.Value, queries_1: ir.Value) -> ir.Value:
-    """Return what is added to scores, `B1TS`: 0 at tokens, a large negative number at padding."""
+    """Return the bias on scores, `B1TS`: 0 at tokens, a large negative number at padding."""
     seen_BS = builder.cast(mask_BS, ir.DataType.BOOL)
     bias_BS = builder.op("Where", seen_BS, builder.floats(0.0), builder.floats(LOWEST))
     bias_B11S = builder.op("Unsqueeze", bias_BS, builder.integers(1, 2))
-    # ONNX Runtime's operator takes no mask that all queries share.
+    # ONNX Runtime's operator does not accept a mask that all queries share.
     batch, keys = builder.op("Shape", mask_BS, end=1), builder.op("Shape", mask_BS, start=1)
     shape_B1TS = builder.op("Concat", batch, builder.integers(1), queries_1, keys, axis=0)
     return builder.op("Expand", bias_B11S, shape_B1TS)
 
 
 def _embedded(matrices: Matrices, module: str, inputs: dict[str, ir.Value]) -> ir.Value:
-    """Return the residual stream before the first layer, `NW`; padding takes no position."""
+    """Return the residual stream before the first layer, `NW`; padding has no position."""
     builder, embeddings = matrices.builder, matrices.config.spec.embeddings
     flat = builder.integers(-1)
     with builder.scope("embedding"):
@@ -143,7 +143,7 @@ def _embedded(matrices: Matrices, module: str, inputs: dict[str, ir.Value]) -> i
 
 
 def _token_logits(matrices: Matrices, head: MaskedLmHead, hidden_NW: ir.Value) -> ir.Value:
-    """Return the logits of the token at each place, `NV`."""
+    """Return the logits of the token at each position, `NV`."""
     builder = matrices.builder
     dense_NW = activate(builder, head.activation, matrices.linear("transform.dense", hidden_NW))
     spec = Norm(kind="layer_norm", eps=head.eps, bias=head.norm_bias)

@@ -1,8 +1,9 @@
-"""Quantized weights without quantized arithmetic: here graph and checkpoint must agree to float32 rounding.
+"""Quantized weights without quantized arithmetic, for which graph and checkpoint must agree to float32
+rounding.
 
-A network that rounds its activations amplifies the last bit of a float: SmolLM2-135M in `w8a8` differs from
-itself by 7% (root mean square) when the residual stream is disturbed by one part in a million. Comparing such
-graphs with their checkpoint can therefore not find a wrong scale. Without the rounding it can.
+A network that rounds its activations amplifies the last bit of a float: The logits of SmolLM2-135M in `w8a8`
+change by 7% (root mean square) when the residual stream is disturbed by one part in a million. So comparing
+such graphs with their checkpoint cannot find a wrong scale; without the rounding it can.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from roots_compress.models.spec import HEAD
 
 SHAPING = ("Reshape", "Unsqueeze")
 FIRST_CACHE_SCALE = 12
-"""The place of `k_scale` among the inputs of `GroupQueryAttention`; only `v_scale` is used after it."""
+"""The index of `k_scale` among the inputs of `GroupQueryAttention`; only `v_scale` follows."""
 
 
 @torch.no_grad()
 def dequantized(model: RootsWithHead) -> RootsWithHead:
-    """Return the model with plain weights: those that its quantized ones stand for."""
+    """Return the model with its weights dequantized."""
     spec = model.config.spec
     embedding = model.model.embed_tokens
     lookup_scale_W = embedding.lookup_scale if isinstance(embedding, QuantizedEmbedding) else None
     if lookup_scale_W is not None:
-        # Lookups and the head read one table in different channel scales: plain, they are two.
+        # Lookups and the head use one table with different channel scales: dequantized, they are two.
         spec = changed(spec, tied=False)
     config = RootsConfig(spec=spec)
     state = {
@@ -50,7 +51,7 @@ def dequantized(model: RootsWithHead) -> RootsWithHead:
     for name, module in model.named_modules():
         if isinstance(module, QuantizedWeight):
             state[f"{name}.weight"] = module.dequantize()
-    # Made without storage, and given the tensors themselves: no second copy, no initialisation.
+    # Made without storage and given the existing tensors: no second copy, no initialisation.
     with torch.device("meta"):
         plain: RootsWithHead = make_model(config).eval()
     table_VW = state["model.embed_tokens.weight"]
@@ -89,7 +90,7 @@ def _make_exact(graph: GraphProto) -> None:
 
 
 def _exact(node: NodeProto) -> list[NodeProto]:
-    """Return what stands in for a node: the same mathematics, with nothing rounded to integers."""
+    """Return the replacement of a node: the same mathematics, without rounding to integers."""
     if f"/{LEVELS}/" in node.name and node.op_type not in SHAPING:
         return [make_node("Identity", [node.input[0]], list(node.output))]
     match node.op_type:
@@ -128,7 +129,7 @@ def _exact(node: NodeProto) -> list[NodeProto]:
 
 
 def _float_experts(node: NodeProto) -> list[NodeProto]:
-    """Return a mixture of the same experts in floats: in 8 bits the operator always rounds what it reads."""
+    """Return a mixture of the same experts in floats: the 8-bit operator always rounds its input."""
     values = {attribute.name: attribute.i for attribute in node.attribute}
     if values["expert_weight_bits"] == 4:
         next(each for each in node.attribute if each.name == "accuracy_level").i = 0
@@ -155,14 +156,14 @@ def _float_experts(node: NodeProto) -> list[NodeProto]:
     inputs = [*node.input[:2], weights[0], first_bias, weights[1], second_bias]
     experts = make_node("MoE", inputs, list(node.output), domain=MICROSOFT)
     experts.attribute.extend(each for each in node.attribute if each.name in shared)
-    # The experts' weights are given where they are not to be divided by their sum.
+    # The experts' weights are an input if they are not divided by their sum.
     divided = len(node.input) <= ROUTER_WEIGHTS
     experts.attribute.append(make_attribute("normalize_routing_weights", int(divided)))
     return [*nodes, experts]
 
 
 def _divided(node: NodeProto) -> list[NodeProto]:
-    """Return what divides by the scale, of each row or of all, in place of what rounds to levels as well."""
+    """Return nodes that divide by the scale (of each row, or of all) without rounding to levels."""
     names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "column"))
     least, positive, axes, column = names
     nodes = [

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that any ONNX Runtime can serve: graph, configs and tokenizer, checked first."""
+"""Exports a checkpoint as a folder for any ONNX Runtime: graph, configs and tokenizer, checked first."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from roots_compress.runtime.onnx.session import SHARED_CACHE
 
 DATA_NAME = "model.onnx.data"
 INLINE_LIMIT_BYTES = 16 << 20
-"""Weights up to this size stay in the graph's file; larger ones go beside it, where they can be mapped."""
+"""Weights up to this size stay in the graph's file; larger ones go into a second file, which can be
+mapped."""
 SMALLEST_EXTERNAL_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export made, and how well it agrees with the checkpoint."""
+    """The files of an export, and its agreement with the checkpoint."""
 
     directory: Path
     graph_bytes: int
     """Every file the graph needs to run."""
     parity: tuple[ParityCase, ...]
     obstacles: tuple[str, ...]
-    """What keeps another runtime from loading the folder, a sentence each."""
+    """Reasons why another runtime cannot load the folder, one sentence each."""
 
     @property
     def largest_difference(self) -> float:
-        """The largest of the differences that the cases' tolerances bound."""
+        """The largest difference of all cases."""
         return max(case.difference for case in self.parity)
 
 
@@ -54,11 +55,11 @@ def export_checkpoint(
     """Write a checkpoint's graph, configs and tokenizer to a new or empty folder, after checking the logits.
 
     The files appear all together or not at all. The same checkpoint always gives the same bytes.
-    With `release`, the checkpoint gives up its weights before the graph is opened for the check, and is of no
-    more use then: memory holds one copy at a time.
+    With `release`, the checkpoint's weights are freed before the graph is opened for the check, so that
+    memory holds one copy at a time; the checkpoint is then unusable.
 
     Raises:
-        InputError: the folder holds something already.
+        InputError: the folder is not empty.
         StageError: the graph is not valid ONNX, holds more weights than the checkpoint, or its logits are not
             the checkpoint's.
     """
@@ -80,10 +81,10 @@ def export_checkpoint(
 def write_graph(
     model: RootsWithHead, directory: Path, *, portable: bool = False
 ) -> tuple[Path, tuple[str, ...]]:
-    """Write a model's graph and configs, its logits unchecked and without a tokenizer: enough to time it.
+    """Write a model's graph and configs without checking logits and without a tokenizer, for timings.
 
     Returns:
-        The graph's path, and what keeps another runtime from loading the folder.
+        The graph's path, and the reasons why another runtime cannot load the folder.
 
     Raises:
         StageError: the graph is not valid ONNX, or holds more weights than the model.
@@ -105,8 +106,7 @@ def save_graphs(
 ) -> Path:
     """Write graphs by their files' names, and return the path of the first.
 
-    Weights go beside them where they are large, or where several graphs share them: each once, one at a time
-    from the memory it lies in.
+    Large or shared weights go into a separate file: each once, written one at a time from its own memory.
 
     Raises:
         StageError: a file does not pass the ONNX checker.
@@ -143,7 +143,7 @@ def _weights(graphs: Iterable[ir.Model]) -> dict[str, ir.TensorProtocol]:
 
 @contextmanager
 def _stored(graph: ir.Model, tensors: Mapping[str, ir.TensorProtocol]) -> Iterator[None]:
-    """Have initializers point to where they are stored, inside the block."""
+    """Inside the block, let initializers point to their stored data."""
     values = [graph.graph.initializers[name] for name in tensors if name in graph.graph.initializers]
     own = [value.const_value for value in values]
     for value in values:
@@ -168,12 +168,12 @@ def _check_valid(path: Path) -> None:
 
 
 def _check_weights(graphs: Iterable[ir.Model], model: RootsWithHead, directory: Path) -> None:
-    """Refuse graphs that store a weight twice, as a tied table often is.
+    """Refuse graphs that store a weight twice, such as a tied table.
 
     Raises:
         StageError: their weights take more bytes than the checkpoint's.
     """
-    # No weight is of 64-bit integers, as tables of places are.
+    # 64-bit integers are index tables, not weights.
     sizes = [each.nbytes for each in _weights(graphs).values() if each.dtype != ir.DataType.INT64]
     # The graphs' other constants are smaller than any weight that matters.
     held, stored = sum(size for size in sizes if size >= SMALLEST_EXTERNAL_BYTES), stored_bytes(model)
@@ -189,7 +189,7 @@ def _write(
     checkpoint: Checkpoint, directory: Path, config: ExportConfig, release: bool
 ) -> tuple[tuple[ParityCase, ...], tuple[str, ...]]:
     model = checkpoint.model.eval()
-    # What holds on to the weights ends with this call, so that the check can give them up.
+    # References to the weights end with this call, so that the check can free them.
     path, obstacles = write_graph(model, directory, portable=config.portable)
     if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(directory)

@@ -1,9 +1,9 @@
 """A ROOTS model as an ONNX graph, built operator by operator from its config and weights.
 
-Nothing is traced, so layers may differ in width, quantized weights enter as they are stored, and the same
+Nothing is traced, so layers may differ in width, quantized weights are used as stored, and the same
 checkpoint always gives the same bytes. A decoder with its cache is here, an encoder in `encoder.py`, the two
 together in `seq2seq.py`; the walk over the layers is in `layers.py`, and `ops/`, `norms.py` and `weights.py`
-say which operators a step becomes.
+have the operators of each step.
 
 Shape legend: B batch, T new tokens, S all tokens, K newest tokens that get logits, N = B * T, M = B * K, W
 hidden size, V vocabulary.
@@ -57,14 +57,14 @@ DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 
 def build_graphs(model: RootsWithHead, *, portable: bool = False) -> dict[str, ir.Model]:
-    """Return the model as graphs by their files' names, whose initializers share the model's memory.
+    """Return the model as graphs by file name; their initializers share the model's memory.
 
-    There is one graph, or that of a decoder and then that of the encoder which it reads. Portable ones have
+    There is one graph, or a decoder's and then its encoder's. Portable ones have
     ONNX Runtime's own operators only where the standard has none.
 
     Raises:
-        InputError: the model caches in int8, and the graph is to have standard operators.
-        StageError: the weights are of a type that graphs are not made of.
+        InputError: the model has an int8 cache, and the graph must use standard operators. StageError: the
+            weights have an unsupported type.
     """
     dtype, config, state = next(model.parameters()).dtype, model.config, model.state_dict()
     if dtype not in DTYPES:
@@ -110,7 +110,7 @@ def _described(builder: GraphBuilder, metadata: dict[str, str]) -> ir.Model:
 
 
 def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
-    """Add a decoder with a cache; return what is said of how to run it."""
+    """Add a decoder with a cache; return the metadata on how to run it."""
     builder, config = matrices.builder, matrices.config
     if has_int8_cache(config) and (builder.portable or not config.is_fusible):
         raise InputError(
@@ -182,7 +182,7 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
 
 
 def _shape(names: Names, name: str, state: State) -> list[int | str]:
-    """Return the shape of an input or output that holds a state."""
+    """Return the shape of an input or output for a state."""
     return names.shape(name, *(size for size in state.shape if size is not None))
 
 

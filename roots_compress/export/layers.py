@@ -37,13 +37,13 @@ def parts_of(spec: ModelSpec) -> tuple[Part, ...]:
 
 
 class Reading(NamedTuple):
-    """A norm through which the residual stream is read next."""
+    """The next norm of the residual stream."""
 
     scope: str
     spec: Norm | None
     module: str
     shared: bool = False
-    """Whether the block before has read it already."""
+    """Whether the block before has computed it already."""
 
 
 def _readings(part: Part) -> Iterator[Reading]:
@@ -57,7 +57,7 @@ def _readings(part: Part) -> Iterator[Reading]:
 
 
 def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.Value:
-    """Add all layers of a stack; return what is read of the residual stream after them, `NW`.
+    """Add all layers of a stack; return the normed residual stream after them, `NW`.
 
     `emit` adds a block that reads other tokens, by its specification and its module's name.
     """
@@ -98,7 +98,7 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.
 
 
 def _read(matrices: Matrices, reading: Reading, hidden_NW: ir.Value) -> ir.Value:
-    """Return what is read of the residual stream, `NW`."""
+    """Return the normed residual stream, `NW`."""
     return hidden_NW if reading.spec is None else norm(matrices, reading.spec, reading.module, hidden_NW)
 
 

@@ -13,7 +13,7 @@ from roots_compress.models.spec import Norm
 
 
 def rms_norm(builder: GraphBuilder, x: ir.Value, weight: ir.Value, epsilon: float) -> ir.Value:
-    """Return the RMS norm over the last axis, its statistics in float32 whatever the type of `x`."""
+    """Return the RMS norm over the last axis, with statistics in float32 for any type of `x`."""
     return builder.op("RMSNormalization", x, weight, axis=-1, epsilon=epsilon, stash_type=1)
 
 
@@ -22,7 +22,7 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
     builder, weight = matrices.builder, matrices.vector(module + ".weight")
     if spec.kind == "rms_norm":
         return rms_norm(builder, x_NW, weight, spec.eps)
-    # ONNX Runtime 1.31 crashes where it fuses an addition with a norm that has no bias.
+    # ONNX Runtime 1.31 crashes when it fuses an addition with a norm that has no bias.
     bias = matrices.vector(module + ".bias") if spec.bias else builder.filled(matrices.config.hidden_size, 0)
     return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)
 
@@ -36,7 +36,7 @@ def by_head(
     width: int,
     leading: tuple[int, ...] = (-1,),
 ) -> ir.Value:
-    """Return what is normed head by head, each over its own channels.
+    """Return an activation normed head by head, each over its own channels.
 
     `leading` are the axes before the channels, as `Reshape` takes them: one of `Nx`, two of `BTx`.
     """

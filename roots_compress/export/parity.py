@@ -1,4 +1,4 @@
-"""Whether a graph computes what its checkpoint computes, in every way that its task runs it.
+"""Checks that a graph computes the same as its checkpoint, in every way that its task runs it.
 
 Every output that is not of padding is compared.
 """
@@ -33,17 +33,17 @@ from roots_compress.tasks.parity import ParityScript, ParityShape
 from roots_compress.tasks.registry import task_of_model
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-# What rounding may move the logits by, root mean square; docs/how/export.md has the measurements. float16
+# The most that rounding may change the logits, root mean square; docs/how/export.md has measurements. float16
 # rounds at every operator, and torch and ONNX Runtime do it in different places.
 HALF_TOLERANCE = 0.05
-# One integer level more or less, where a float was close to a tie, grows through the layers that follow.
+# A difference of one integer level, from a float close to a tie, grows through the following layers.
 INTEGER_TOLERANCE = 0.25
-# Of two blocks with nearly equal scores, graph and checkpoint may choose another one, here and there.
+# Graph and checkpoint may choose differently between two blocks with nearly equal scores.
 CHOICE_TOLERANCE = 0.02
 LONGEST_CHOICE = 2048
-"""Tokens of the longest row that is compared for the sake of the blocks it chooses."""
+"""Tokens of the longest row that is compared for its choice of blocks."""
 EXACT = ".exact-"
-"""Begins the names of graphs without rounding."""
+"""Prefix of the names of graphs without rounding."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ParityCase:
     """Root mean square of the differences, relative to that of the checkpoint's outputs."""
     tolerance: float
     rounded: bool
-    """Whether activations are rounded on the way, so that only the root mean square can be bounded."""
+    """Whether activations are rounded inside, so that only the root mean square can be bounded."""
 
     @property
     def difference(self) -> float:
@@ -75,9 +75,9 @@ def check_parity(
 ) -> tuple[ParityCase, ...]:
     """Compare a graph on disk with the model it was built from.
 
-    Plain weights must give the same logits within `config.tolerance`. Quantized ones must do so where neither
-    side rounds its activations (`exact.py`); as they ship, the two may differ by what rounding explains.
-    With `release` the model's weights are given up before the graph's are read; it is of no more use then.
+    Plain weights must give the same logits within `config.tolerance`. Quantized ones must do so if neither
+    side rounds its activations (`exact.py`); with rounding, the two may differ by the effect of rounding.
+    With `release` the model's weights are freed before the graph's are read; the model is then unusable.
 
     Raises:
         StageError: a case is beyond its tolerance; the message names it and the difference. Or the model's
@@ -88,7 +88,7 @@ def check_parity(
     expected, expected_exactly = _references(task, model, scripts)
     if release:
         torch.nn.Module.to(model, "meta")
-        gc.collect()  # The graph's description holds on to the weights too, in cycles.
+        gc.collect()  # The graph's description also refers to the weights, in reference cycles.
     cases: list[ParityCase] = []
     if expected_exactly is not None:
         cases.append(_compare_exactly(task, expected_exactly, graph, scripts[-1], config))
@@ -114,7 +114,7 @@ def check_parity(
 
 
 def make_scripts(model: RootsWithHead) -> tuple[ParityScript, ...]:
-    """Return what the comparisons of a model feed, a ragged batch last."""
+    """Return the inputs of a model's comparisons, a ragged batch last."""
     longest = model.config.max_position_embeddings
     shapes = task_of_model(model).parity_shapes(longest)
     return tuple(
@@ -131,7 +131,7 @@ def _chosen_shape(model: RootsWithHead, longest: int, decoded: int) -> tuple[Par
 
 
 def _tolerance(model: RootsWithHead, config: ExportConfig) -> tuple[float, bool]:
-    """Return the tolerance of the graph as it ships, and whether its activations are rounded."""
+    """Return the final graph's tolerance, and whether its activations are rounded."""
     if model.config.quantization:
         return max(config.tolerance, INTEGER_TOLERANCE), True
     if next(model.parameters()).dtype == torch.float16:
@@ -144,7 +144,7 @@ def _references(
 ) -> tuple[list[Outputs], Outputs | None]:
     """Return the checkpoint's outputs of every script, and a quantized one's of the last without rounding.
 
-    All are taken before any graph is opened: the dequantized model is large, and gone on return.
+    All are computed before any graph is opened: the dequantized model is large, and freed on return.
     """
     exactly = None
     if model.config.quantization:
@@ -162,7 +162,7 @@ def _references(
 def _compare_exactly(
     task: Task[Any], expected: Outputs, graph: Path, script: ParityScript, config: ExportConfig
 ) -> ParityCase:
-    """Compare a quantized graph, its rounding of activations taken out, with the dequantized checkpoint."""
+    """Compare a quantized graph without the rounding of activations with the dequantized checkpoint."""
     with exact_graph(graph) as exact:
         actual = task.parity_output(task.open_graph(exact, provider="cpu"), script)
     name, mask = f"{script.shape.name}, activations not rounded", task.parity_mask(script)
@@ -171,10 +171,10 @@ def _compare_exactly(
 
 @contextmanager
 def exact_graph(graph: Path) -> Iterator[Path]:
-    """Yield the path of a graph without rounding, which goes when the block ends.
+    """Yield the path of a graph without rounding, which is deleted when the block ends.
 
-    It lies beside the graph whose data it shares or, where nothing can be written there, with a copy of that.
-    So do the graphs that it needs beside it.
+    It is in the folder of the graph whose data it shares or, if that is not writable, with a copy of the
+    data. So are the other graphs that it needs.
     """
     files = graph_files(graph)
     graphs = [file for file in files if file.suffix == GRAPH_SUFFIX]
@@ -221,7 +221,7 @@ def _script(shape: ParityShape, model: RootsWithHead) -> ParityScript:
 
 def _measure(name: str, expected: Outputs, actual: Outputs, tolerance: float, rounded: bool) -> ParityCase:
     difference = np.abs(actual - expected)
-    # Outputs that are all zero have nothing to be relative to.
+    # If all outputs are zero, no relative difference exists.
     largest = difference.max() / (np.abs(expected).max() or 1.0)
     squares = np.square(expected, dtype=np.float64).mean() or 1.0
     root_mean_square = np.sqrt(np.square(difference, dtype=np.float64).mean() / squares)

@@ -1,6 +1,6 @@
-"""What distances add to the scores of attention, and windows take from it, as ONNX operators.
+"""Score biases by distances and windows, as ONNX operators.
 
-`models/relative.py` says what distances add.
+`models/relative.py` defines the distances.
 
 Shape legend: B batch, T queries, S keys, H heads, D head dimension, P distances, R rows of distances.
 """
@@ -17,14 +17,14 @@ from roots_compress.models.ops.positions import Disentangled, Relative
 from roots_compress.models.relative import bucket_of, row_of
 
 LOWEST = -1e4
-"""Added to scores of keys that are not seen, as in ONNX Runtime's own masks; float16 holds it."""
+"""Bias at invisible keys, as in ONNX Runtime's own masks; float16 can represent it."""
 
 
 class Distances:
-    """Additions to the scores of a graph's attentions; one serves for all whose tables are equal.
+    """Biases on the scores of a graph's attentions; those with equal tables share one.
 
     Args:
-        keys: how many there are, `(1,)`; the queries are the last of them.
+        keys: their number, `(1,)`; the queries are in the last slots.
     """
 
     def __init__(self, matrices: Matrices, queries: ir.Value, keys: ir.Value) -> None:
@@ -35,7 +35,7 @@ class Distances:
         self._rows: dict[tuple[Disentangled, bool], ir.Value] = {}
 
     def added(self, op: Attention, module: str) -> ir.Value | None:
-        """Return what is added to the scores of an attention, `1HTS` or `11TS`; None where nothing is."""
+        """Return the bias on an attention's scores, `1HTS` or `11TS`; None if there is none."""
         windowed = None if op.window is None else self._outside(op.window)
         if op.relative is None:
             return windowed
@@ -47,10 +47,10 @@ class Distances:
         return learned if windowed is None else self._matrices.builder.op("Add", learned, windowed)
 
     def met(self, op: Attention, module: str, query_BTX: ir.Value, key_BTX: ir.Value) -> ir.Value | None:
-        """Return what products of content and distance add to the scores, `BHTT`; None where there are none.
+        """Return the scores' bias from products of content and distance, `BHTT`; None if there are none.
 
-        Each query is multiplied with all `2T` distances that there may be, of which its keys have T in a row
-        (`_of_keys`). What keys are multiplied with is transposed.
+        Each query is multiplied with all `2T` possible distances; those of its keys are T consecutive ones
+        (`_of_keys`). The products with keys are transposed.
         """
         if op.disentangled is None:
             return None
@@ -108,12 +108,12 @@ class Distances:
         bucket_P = bucket_of(known, relative, causal=causal).numpy().astype(np.int64)
         kind = f"{relative.buckets}_{far}{'_causal' if causal else ''}"
         with builder.scope("distances"):
-            # Of weights alone, so computed once, as the graph is opened.
+            # Depends only on weights, so it is computed once, when the graph is opened.
             table_PH = builder.op(
                 "Gather", self._matrices.vector(name), builder.vector(f"distance_buckets_{kind}", bucket_P)
             )
             table_HP = builder.op("Transpose", table_PH, perm=[1, 0])
-            # One number for each distance, and then copies of rows of them. Looking one up for each pair of
+            # One number for each distance, then copies of rows of these. A lookup for each pair of
             # tokens took a fifth of an int8 encoder's time for 512 tokens (docs/log/export.md).
             added_HP = builder.op("Gather", table_HP, self._places(lowest, highest), axis=1)
             added_1H1P = builder.op("Unsqueeze", added_HP, builder.integers(0, 2))
@@ -121,10 +121,10 @@ class Distances:
             return self._of_keys(builder.op("Expand", added_1H1P, shape))
 
     def _of_keys(self, distances_BHTP: ir.Value) -> ir.Value:
-        """Return `BHTS`, what queries have for their keys, of what they have for distances `1 - S` to `T`.
+        """Return `BHTS`, the queries' values for their keys, from their values for distances `1 - S` to `T`.
 
-        They are S in a row, which begin one further left for the next query: two reshapes and two slices
-        take them out.
+        These are S consecutive values, which begin one further left for the next query: two reshapes and two
+            slices extract them.
         """
         builder = self._matrices.builder
         last_1 = builder.op("Sub", self._queries, builder.integers(1))

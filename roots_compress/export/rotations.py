@@ -1,6 +1,6 @@
-"""Cosines and sines of rotary angles as ONNX operators, computed once for all layers that turn alike.
+"""Cosines and sines of rotary angles as ONNX operators, computed once for layers with equal positions.
 
-Shape legend: B batch, T queries, N tokens of all rows, P positions, d half the channels of a head that turn.
+Shape legend: B batch, T queries, N tokens of all rows, P positions, d half of a head's rotated channels.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Rotations:
         return list(dict.fromkeys((each.rope, each.head_dim) for each in attentions if each.rope is not None))
 
     def tables(self, position_N: ir.Value, slots_1: ir.Value, tokens_1: ir.Value) -> dict[Turning, CosSin]:
-        """Return tables of cosines and sines by position, filled in where new tokens stand.
+        """Return tables of cosines and sines by position, filled in at the new tokens.
 
-        The operator wants a row for each slot, and for as many positions as there are new tokens from the
-        first one's on; it reads those of the new tokens. Filled in whole, a table for the longest context
-        would outgrow the model, and one for the slots would cost a step some per cent of its time.
+        The operator needs a row for each slot, and for the positions of all new tokens; it reads only those
+        of the new tokens. A complete table for the longest context would be larger than the model, and one
+        for the slots would cost a step several per cent of its time.
         """
         builder, turnings = self.builder, self.turnings()
         if not turnings:
@@ -63,7 +63,7 @@ class Rotations:
         return tables
 
     def angles(self, turning: Turning, positions: ir.Value) -> CosSin:
-        """Compute cosines and sines of positions of any shape: no table fills the file."""
+        """Compute cosines and sines of positions of any shape, without a stored table."""
         builder = self.builder
         rope, head_dim = turning
         found = rotary_frequencies(rope, head_dim, self._spec.max_positions)
@@ -90,7 +90,7 @@ class Rotations:
 
 
 class Angles:
-    """The angles of tokens at given positions, computed where an attention first asks for them.
+    """The angles of tokens at given positions, computed when an attention first needs them.
 
     Args:
         position_BT: makes the tokens' positions.
@@ -101,7 +101,7 @@ class Angles:
         self._made: dict[Turning, CosSin] = {}
 
     def of(self, op: Attention) -> CosSin | None:
-        """Return what queries and keys of an attention are turned by; None where they are not."""
+        """Return the rotary angles of an attention's queries and keys; None if there are none."""
         if op.rope is None:
             return None
         turning = op.rope, op.head_dim

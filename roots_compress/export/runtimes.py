@@ -1,4 +1,4 @@
-"""What other runtimes read beside a graph: config.json in a known family's words, and genai_config.json."""
+"""Files for other runtimes: config.json in the keys of a known family, and genai_config.json."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
 from roots_compress.runtime.onnx.seq2seq_graph import cached_attentions
 
 MOST_SLOTS = 8192
-"""Of a cache that onnxruntime-genai allocates unasked: for a million tokens it would outgrow any machine."""
-# Families for which optimum reads the head size itself; for others it divides the hidden size by the heads.
+"""Slots of the cache that onnxruntime-genai allocates by default: a million would exceed any machine."""
+# Families whose head size optimum reads; for others it divides the hidden size by the heads.
 STATED_HEAD_SIZE = ("gemma",)
 
 
@@ -57,11 +57,11 @@ def write_configs(model: RootsWithHead, directory: Path, *, shared_cache: bool) 
 
 
 def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a config.json, and what keeps optimum's `ORTModelForCausalLM` from loading the folder.
+    """Return a config.json, and the reasons why optimum's `ORTModelForCausalLM` cannot load the folder.
 
-    Where a family of transformers expresses the model, the file is of that family, so that transformers of
-    any version knows it without code of ours; the model's own config then stands under one further key.
-    Formats of quantized weights are left out of the family's words: the graph alone carries them.
+    If a family of transformers expresses the model, the file is that family's, so that any version of
+    transformers reads it without our code; the model's own config is then under one more key. The family's
+    part has no formats of quantized weights: only the graph has them.
     """
     ours = config.to_dict()
     plain = RootsConfig(spec=config.spec, **{name: getattr(config, name) for name in TOKEN_IDS})
@@ -86,9 +86,10 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
 
 
 def _in_familys_words(config: RootsConfig, dtype: torch.dtype) -> dict[str, Any] | None:
-    """Return the config.json of a family that expresses a model; None where none does.
+    """Return the config.json of a family that expresses a model; None if none does.
 
-    Of several, the first that fixes most ids of special tokens: a RoBERTa is a BERT but for its padding's.
+    If several do, the first that fixes most ids of special tokens: a RoBERTa differs from a BERT only in its
+        padding's.
     """
     fitting = []
     for model_type, family in FAMILIES.items():
@@ -99,7 +100,7 @@ def _in_familys_words(config: RootsConfig, dtype: torch.dtype) -> dict[str, Any]
 
 
 def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
-    """Return what onnxruntime-genai 0.18 reads to serve the graph.
+    """Return the genai_config.json with which onnxruntime-genai 0.18 runs the graph.
 
     It takes the caches' shapes from the graph itself; older versions build all of them from the widths given
     here, those of the first layer.
@@ -130,7 +131,7 @@ def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
             "vocab_size": config.vocab_size,
             **{name: token for name, token in tokens.items() if token is not None},
             "decoder": {
-                # Nothing that depends on the processor: the file goes wherever the graph does.
+                # Nothing here depends on the processor, because the file is moved with the graph.
                 "session_options": {"provider_options": []},
                 "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,

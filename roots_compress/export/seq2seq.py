@@ -102,12 +102,12 @@ PARTS: dict[str, Callable[[Matrices], None]] = {
     DECODER_GRAPH: add_target_decoder,
     ENCODER_GRAPH: add_source_encoder,
 }
-"""What makes each of the graphs; the one that the others serve is first."""
+"""The functions that make each graph; the main graph is first."""
 
 
 def _past(matrices: Matrices, names: Names, name: str, op: Attention) -> KeyValue:
     builder, sizes = matrices.builder, (op.kv_heads, op.head_dim)
-    # optimum makes the first, empty pasts for heads of the width over their number, whatever size they have.
+    # optimum makes the first, empty pasts for a head size of width over heads, whatever the real size.
     is_guessed = sizes == (op.heads, matrices.config.spec.width // op.heads)
     free = sizes if is_guessed else ("heads", "head_size")
     pasts = [
@@ -120,7 +120,7 @@ def _past(matrices: Matrices, names: Names, name: str, op: Attention) -> KeyValu
 
 
 def _of_sizes(builder: GraphBuilder, past_BxPy: ir.Value, heads: int, width: int) -> ir.Value:
-    """Return a past, `BGPD`, that may be given in another shape where it is empty."""
+    """Return a past, `BGPD`; an empty one may be given in another shape."""
     batch, tokens = (builder.op("Shape", past_BxPy, start=at, end=at + 1) for at in (0, 2))
     shape = builder.op("Concat", batch, builder.integers(heads), tokens, builder.integers(width), axis=0)
     return builder.op("Reshape", past_BxPy, shape, allowzero=1)

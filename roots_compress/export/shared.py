@@ -1,4 +1,4 @@
-"""What the layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
+"""Shared values of a graph's layers: shapes, masks, rotary angles and blocks, computed once from the inputs.
 
 Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks.
 """
@@ -23,7 +23,7 @@ Window = int | None
 
 
 class Shared:
-    """Values every layer reads, emitted once at the head of the graph."""
+    """Values that every layer reads, emitted once at the start of the graph."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class Shared:
         self._new_mask_BT: ir.Value | None = None
         self._real_BT1: ir.Value | None = None
         self.keeps_axes = False
-        """Whether layers work on `BTx`, as fused attention does, in place of `Nx`."""
+        """Whether layers use `BTx`, as fused attention does, instead of `Nx`."""
         self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
-        """Mean keys that block-sparse layers give beside their caches, and their shapes, by layer."""
+        """Mean keys that block-sparse layers output with their caches, and their shapes, by layer."""
         with builder.scope("frame"):
             self.shape_BT = builder.op("Shape", input_ids_BT)
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
@@ -70,39 +70,39 @@ class Shared:
             self._add_blocks(attentions, self._standard_slots)
 
     def rows(self, x: ir.Value) -> ir.Value:
-        """Return an activation that layers work on with its batch and token axes, `BTx`."""
+        """Return an activation of the layers with its batch and token axes, `BTx`."""
         return x if self.keeps_axes else self._with_axes(x)
 
     def flat(self, x_BTx: ir.Value, width: int) -> ir.Value:
-        """Return `BTx` as layers work on it: `Nx`, unless they keep its axes."""
+        """Return `BTx` in the layers' form: `Nx`, unless they keep its axes."""
         if self.keeps_axes:
             return x_BTx
         return self.builder.op("Reshape", x_BTx, self.builder.integers(-1, width))
 
     @property
     def leading(self) -> tuple[int, ...]:
-        """The axes before the channels of an activation that layers work on, as `Reshape` takes them."""
+        """The axes before the channels of the layers' activations, as `Reshape` takes them."""
         return (0, 0) if self.keeps_axes else (-1,)
 
     def entering(self, embedded_NW: ir.Value) -> ir.Value:
-        """Return what the first layer reads as layers work on it."""
+        """Return the first layer's input in the layers' form."""
         return self._with_axes(embedded_NW) if self.keeps_axes else embedded_NW
 
     def _with_axes(self, flat: ir.Value) -> ir.Value:
         return self.builder.op("Reshape", flat, self._shape_BTx)
 
     def bias(self, visible: ir.Value) -> ir.Value:
-        """Return what is added to the scores: 0 at visible keys, the type's lowest number elsewhere."""
+        """Return the bias on the scores: 0 at visible keys, the type's lowest number elsewhere."""
         lowest = float(np.finfo(self.builder.dtype.numpy()).min)
         return self.builder.op("Where", visible, self.builder.floats(0.0), self.builder.floats(lowest))
 
     def to_front(self, tokens: ir.Value) -> ir.Value:
-        """Flatten what callers give for each new token, `BT`, in the order the layers work in, `N`."""
+        """Flatten the callers' values of each new token, `BT`, in the layers' order, `N`."""
         flat_N = self.builder.op("Reshape", tokens, self.builder.integers(-1))
         return flat_N if self.compact is None else self.builder.op("Gather", flat_N, self.compact.to_front_N)
 
     def back(self, x: ir.Value, width: int) -> ir.Value:
-        """Return an activation that layers work on in the callers' order, `BTW`."""
+        """Return an activation of the layers in the callers' order, `BTW`."""
         if self.keeps_axes:
             x = self.builder.op("Reshape", x, self.builder.integers(-1, width))
         if self.compact is not None:
@@ -121,7 +121,7 @@ class Shared:
 
         new_BT = builder.op("Slice", attention_mask_BS, new_from_1, slots_1, second)
         self._new_mask_BT = new_BT
-        # Where the first real token stands: 0 also where padding follows, as some callers have it.
+        # Index of the first real token: 0 also if padding follows, as from some callers.
         padding_B1 = builder.op("ArgMax", new_BT, axis=1)
         rest_B1 = builder.op("Sub", tokens, padding_B1)
         place_T = builder.op("Range", zero, tokens, one)
@@ -170,7 +170,7 @@ class Shared:
         self._valid_BS = builder.cast(attention_mask_BS, ir.DataType.BOOL)
 
     def _visible(self, window: Window, causal: bool) -> ir.Value:
-        """Return which keys a query sees; a padding query sees itself, so that no softmax is over nothing."""
+        """Return which keys a query sees; a padding query sees itself, so that no softmax is empty."""
         builder = self.builder
         assert causal, "a graph with a cache attends causally"
         allowed_TS = builder.op("GreaterOrEqual", self._distance_TS, builder.integer(0))
@@ -182,7 +182,7 @@ class Shared:
         return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
 
     def _standard_slots(self) -> Slots:
-        """Return where tokens stand in caches that grow by concatenation."""
+        """Return the tokens' slots in caches that grow by concatenation."""
         builder = self.builder
         ones_BS = builder.cast(self._valid_BS, ir.DataType.INT64)
         count_BS = builder.op("CumSum", ones_BS, builder.integer(1))
@@ -194,7 +194,7 @@ class Shared:
         return Slots(slots, position_BT, slot_BT, None, self._valid_BS, position_BS)
 
     def _compact_slots(self, compact: Compact, past_BGPD: ir.Value | None) -> Slots:
-        """Return where tokens stand in caches that are written into: in the slots of their positions."""
+        """Return the tokens' slots in caches that are written in place: those of their positions."""
         builder = self.builder
         assert past_BGPD is not None
         past_slots_1 = builder.op("Shape", past_BGPD, start=2, end=3)
@@ -219,7 +219,7 @@ class Shared:
         return self._no_keys[width]
 
     def cache_index(self, kv_heads: int) -> ir.Value:
-        """Return where each new token goes in a compact cache of so many heads, `(B, G, T, 3)`."""
+        """Return the index of each new token in a compact cache of this many heads, `(B, G, T, 3)`."""
         if kv_heads not in self._cache_index:
             builder = self.builder
             slot_B1T1 = builder.op("Unsqueeze", self.slots.slot_BT, builder.integers(1, 3))
@@ -235,14 +235,14 @@ class Shared:
         return self._cache_index[kv_heads]
 
     def without_padding(self, x_BTC: ir.Value) -> ir.Value:
-        """Return an activation with zeros in the place of padding that comes before tokens."""
+        """Return an activation with zeros at the padding before tokens."""
         if self.compact is not None:
             return x_BTC
         mask_BT = self.builder.cast(self._new_mask(), self.builder.dtype)
         return self.builder.op("Mul", x_BTC, self.builder.op("Unsqueeze", mask_BT, self.builder.integers(2)))
 
     def real(self) -> ir.Value:
-        """Return 1 for new tokens and 0 for padding, float32 `BT1`, in the order the layers work in."""
+        """Return 1 for new tokens and 0 for padding, float32 `BT1`, in the layers' order."""
         if self._real_BT1 is None:
             real_N = self.builder.cast(self.to_front(self._new_mask()), ir.DataType.FLOAT)
             self._real_BT1 = self.rows(real_N)
@@ -267,7 +267,7 @@ class Shared:
         return self._following[count]
 
     def _new_mask(self) -> ir.Value:
-        """Return where new tokens are no padding, `BT`, in the callers' order."""
+        """Return which new tokens are not padding, `BT`, in the callers' order."""
         if self._new_mask_BT is None:
             builder = self.builder
             slot_T = builder.op("Squeeze", self._query_slot_T1, builder.integers(1))

@@ -1,4 +1,4 @@
-"""What a task's graphs take and give, registered with optimum: names, dynamic axes, and dummy inputs.
+"""Inputs and outputs of a task's graphs, registered with optimum: names, dynamic axes, and dummy inputs.
 
 Optimum's own runtime classes, and every other tool that reads its folders, feed a graph by these names.
 """
@@ -21,8 +21,8 @@ from roots_compress.tasks.registry import TASKS, task_of_spec
 class RaggedTextInputGenerator(DummyTextInputGenerator):
     """Dummy tokens, and a mask whose rows have lengths from `shortest` to all of the tokens.
 
-    Decoders read rows padded on the left, encoders rows padded on the right. What a decoder reads after an
-    encoder's text is not padded.
+    Decoders read rows padded on the left, encoders rows padded on the right. The decoder's input after an
+    encoder is not padded.
     """
 
     SUPPORTED_INPUT_NAMES = (*DummyTextInputGenerator.SUPPORTED_INPUT_NAMES, "decoder_input_ids")
@@ -71,7 +71,7 @@ class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
     def generate(
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
-        """Return the state of a name: keys or values `(B, G, P, D)`, or what another block keeps."""
+        """Return the state of this name: keys or values `(B, G, P, D)`, or another block's state."""
         state = self.states[input_name]
         shape = [self.batch_size, *(self.past_length if size is None else size for size in state.shape)]
         dtype = "fp32" if state.float32 else float_dtype

@@ -55,15 +55,15 @@ class Matrices:
         self._shapes = config.spec.matrices()
 
     def scale_output(self, module: str, factor: float) -> None:
-        """Multiply what a module gives by a factor from now on: a linear layer or a norm.
+        """Scale the output of a module (a linear layer or a norm) from now on.
 
-        No node is added. The factor enters what multiplies each output once: a plain weight, the scales of a
-        quantized one, a norm's gain, and the bias.
+        No node is added. The factor is folded into a plain weight, the scales of a quantized one, or a norm's
+        gain, and into the bias.
         """
         self._factors[module] = factor
 
     def linear(self, modules: str | Sequence[str], x_NK: ir.Value) -> ir.Value:
-        """Return a module's output for a flat activation, `NO`; that of several side by side, in one product.
+        """Return a module's output for a flat activation, `NO`; for several, their outputs from one product.
 
         Several must be `joinable`.
         """
@@ -78,7 +78,7 @@ class Matrices:
 
     @contextmanager
     def body(self, name: str) -> Iterator[ir.Graph]:
-        """Record what is made inside as the body of an `If`, which shares no activation with another body."""
+        """Record the nodes made inside as a branch of an `If`; branches share no activation."""
         outside = self._quantized, self._zero_points_of_rows
         self._quantized, self._zero_points_of_rows = {}, None
         try:
@@ -88,11 +88,11 @@ class Matrices:
             self._quantized, self._zero_points_of_rows = outside
 
     def change_rows(self) -> None:
-        """Say that the activations that follow have another number of rows than those before."""
+        """Declare that the following activations have another number of rows."""
         self._zero_points_of_rows = None
 
     def joinable(self, modules: Sequence[str]) -> bool:
-        """Return whether modules that read one activation are stored alike, so that one product serves."""
+        """Return whether modules of one input have the same format, so that one product suffices."""
         kinds = {(self.storage(name), name + ".bias" in self.state) for name in modules}
         return len(kinds) == 1
 
@@ -105,14 +105,14 @@ class Matrices:
         """Return one initializer over the same tensor of modules of equal shapes, `(stacks, rows, ...)`.
 
         Args:
-            modules: for each stack the modules whose rows take turns in it.
-            part: the tensor; weights in groups lie flat.
+            modules: for each stack, the modules whose rows are interleaved in it.
+            part: the tensor; weights in groups are flattened.
         """
         tensors = [[self.state[f"{module}.{part}"] for module in each] for each in modules]
         return self.builder.stacked_weight(name, tensors)
 
     def embedding(self, module: str, tokens_N: ir.Value) -> ir.Value:
-        """Return the rows of an embedding, `NK`, dequantized where it is stored quantized."""
+        """Return the rows of an embedding, `NK`, dequantized if it is quantized."""
         rows_NK = self._table_rows(module, tokens_N)
         lookup_scale = module + ".lookup_scale"
         if lookup_scale not in self.state:
@@ -149,7 +149,7 @@ class Matrices:
             sums = builder.op("MatMulInteger", rows.levels, weight, zero)
             product = builder.op("Mul", builder.cast(sums, ir.DataType.FLOAT), scale)
         else:
-            # Scales the sums and adds the bias while they are in registers, by one scale for all rows.
+            # Scales the sums, by one scale for all rows, and adds the bias while they are in registers.
             product = builder.op(
                 "MatMulIntegerToFloat",
                 rows.levels,
@@ -168,14 +168,14 @@ class Matrices:
     def _transposed(self, modules: tuple[str, ...]) -> ir.Value:
         """Return the int8 weight as `KO`, which `MatMulInteger` wants.
 
-        A table that is also the embedding stays `OK` in the file; the runtime turns it once, at load.
+        A table that is also the embedding stays `OK` in the file; the runtime transposes it once, at load.
         """
         if modules == (EMBEDDING,):
             return self.builder.op("Transpose", self._joined(modules, "weight"), perm=[1, 0])
         return self._joined(modules, "weight", transposed=True)
 
     def _quantize_all(self, x_NK: ir.Value, module: str) -> QuantizedRows:
-        """Quantize an activation by the scale that its readers share, of which this module is one."""
+        """Quantize an activation by the scale that its readers, such as this module, share."""
         if x_NK not in self._quantized:
             scale, zero = self.vector(f"{module}.input_scale"), self.builder.byte(UINT8_ZERO_POINT)
             with self.builder.scope("quantize"):
@@ -185,10 +185,10 @@ class Matrices:
         return self._quantized[x_NK]
 
     def _quantize_rows(self, x_NK: ir.Value, module: str) -> QuantizedRows:
-        """Quantize each row to uint8, once for all projections that read it, of which this module is one.
+        """Quantize each row to uint8, once for all projections that read it, such as this module.
 
-        uint8 times int8 is the product that x86 has dot-product instructions for; int8 times int8 falls back
-        to scalar code there. A row of zeros has scale 0: whatever its levels, what they make is 0.
+        x86 has dot-product instructions for uint8 times int8; int8 times int8 falls back to scalar code
+        there. A row of zeros has scale 0, so its products are 0 whatever its levels.
         """
         if x_NK not in self._quantized:
             builder = self.builder
@@ -263,7 +263,7 @@ class Matrices:
         return builder.op("Unsqueeze", unpacked, builder.integers(-1))
 
     def _cut(self, values_NQP: ir.Value, group_size: int, width: int) -> ir.Value:
-        """Join the groups and cut off what pads the last one."""
+        """Join the groups and cut off the padding of the last one."""
         builder = self.builder
         padded = groups_for(width, group_size) * group_size
         flat = builder.op("Reshape", values_NQP, builder.integers(-1, padded))
@@ -272,11 +272,11 @@ class Matrices:
         return builder.op("Slice", flat, builder.integers(0), builder.integers(width), builder.integers(-1))
 
     def _width(self, module: str) -> int:
-        """Return the input width of a quantized module, which its padded storage does not tell."""
+        """Return the input width of a quantized module, which its padded storage does not show."""
         return self._shapes[module].width
 
     def storage(self, module: str) -> tuple[Format | None, int | None]:
-        """Return a module's format, and how many of its weights share a scale where they lie in groups."""
+        """Return a module's format, and its group size if it is stored in groups."""
         weight_format = format_of(self.config, module)
         grouped = weight_format in ("w8", "w4")
         return weight_format, stored_group_size(self.config, module) if grouped else None
@@ -289,7 +289,7 @@ class Matrices:
         return self.builder.weight(f"{last_names}.{part}", *tensors, transposed=transposed, factors=factors)
 
     def _factor(self, module: str, part: str) -> float:
-        """Return what a tensor of a module takes of the module's factor."""
+        """Return the part of a module's factor for one of its tensors."""
         multiplies_once = "weight" if format_of(self.config, module) is None else "weight_scale"
         return self._factors.get(module, 1.0) if part in (multiplies_once, "bias") else 1.0
 

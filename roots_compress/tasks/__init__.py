@@ -1,1 +1,1 @@
-"""What models are for: a module a task, behind one interface (`base.py`)."""
+"""The tasks of models: one module a task, behind one interface (`base.py`)."""

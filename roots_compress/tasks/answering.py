@@ -1,4 +1,4 @@
-"""Answering instructions: the same models as those that write text, judged by what they make of answers."""
+"""Answering instructions: models that write text, evaluated on answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Answering(CausalLM):
     """Next-token prediction in conversations: the perplexity of the answers, and a decoder's speeds.
 
-    A run reads instructions because a setting or a stage asks for it: no model is made for this task alone.
+    A setting or a stage chooses this task: no model is made only for it.
     """
 
     name = "answering"
@@ -51,7 +51,7 @@ class Answering(CausalLM):
         return {"response_perplexity": answers.perplexity, "response_bits_per_byte": answers.bits_per_byte}
 
     def quality_caption(self, protocol: Protocol) -> str:
-        """Say what the perplexity of answers was measured on."""
+        """Describe the text for the perplexity of answers."""
         return (
             f"Perplexity of the answers through the ONNX graph: {protocol.tokens:,} tokens of "
             f"{counted(protocol.windows, 'conversation')} of at most {protocol.block_size} tokens, of "

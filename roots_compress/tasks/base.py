@@ -1,6 +1,6 @@
-"""What a task is: all that depends on what a model is for, behind one interface.
+"""The interface of tasks: everything that depends on a model's purpose.
 
-Export, evaluation, training, gates, search and reports ask a `Task`, and name none. Its module imports no
+Export, evaluation, training, gates, search and reports use a `Task`, and name none. Its module imports no
 library above numpy until a method needs one: measuring processes import it, and their memory is measured.
 
 Shape legend: B batch, T tokens, N windows.
@@ -52,10 +52,10 @@ class Task(TaskFacts, ABC, Generic[Engine]):
     """
 
     def for_records(self, kind: RecordKind) -> Task[Any]:
-        """Return the task of the same models where records of another kind are read.
+        """Return the task of the same models for records of another kind.
 
         Raises:
-            InputError: the models do nothing with them.
+            InputError: the models cannot use them.
         """
         if kind != self.records:
             raise InputError(
@@ -106,28 +106,28 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         return block_size
 
     def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
-        """Return the names of the labels that texts must have, by the models' specification; or none."""
+        """Return the names of the texts' labels, from the models' specification, if any."""
         return ()
 
     @abstractmethod
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return what quality is measured on, from held-out text; labels stand in a subclass.
+        """Return the examples for measuring quality, from held-out text; a subclass holds labels.
 
         Raises:
             InputError: the text is too short.
         """
 
     def check_examples(self, examples: EvaluationWindows) -> None:
-        """Check that examples can tell how good a model is; not asked of the few that a forecast measures.
+        """Check that examples suffice to measure quality; not called for the few of a forecast.
 
         Raises:
             InputError: they cannot.
         """
 
     def predictions(self, engine: Engine, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model that `predicts` says at the scored places, some examples at a time, in order.
+        """Yield a model's predictions at the scored positions, some examples at a time, in order.
 
         Raises:
             InputError: the examples do not fit the model.
@@ -135,7 +135,7 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         raise NotImplementedError
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the value of each metric of a model that `predicts`, in their order.
+        """Return the value of each metric, in order, for a model that `predicts`.
 
         Raises:
             StageError: a figure is not finite.
@@ -143,11 +143,11 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         raise NotImplementedError
 
     def scores(self, scored: Scored) -> Scores:
-        """Return what the first metric is made of, by example: the nats of its places."""
+        """Return the data of the first metric by example: the nats of its positions."""
         return Scores.by_example(scored.nats, scored.examples)
 
     def of_mean(self, mean: float) -> float:
-        """Return the first metric of a mean over the places of all examples: the inverse of its logarithm."""
+        """Return the first metric from a mean over all positions: the inverse of its logarithm."""
         return math.exp(mean) if self.metric.relative else mean
 
     def measure(
@@ -158,7 +158,7 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         original: Engine | None = None,
         progress: Progress | None = None,
     ) -> Measured:
-        """Measure quality and, beside another model, agreement: both read the examples in lockstep.
+        """Measure quality and, with another model, agreement: both read the examples in lockstep.
 
         Args:
             original: the run's first model, with the same tokenizer, whose figures are measured too.
@@ -184,11 +184,11 @@ class Task(TaskFacts, ABC, Generic[Engine]):
     def quality(
         self, engine: Engine, examples: EvaluationWindows, *, progress: Progress | None = None
     ) -> dict[str, float]:
-        """Return the value of each metric of a model by itself, in their order; see `measure`."""
+        """Return the value of each metric of one model, in order; see `measure`."""
         return self.measure(engine, examples, progress=progress).figures
 
     def written_quality(self, engine: Engine, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the values of optional metrics that take writing text, which a graph alone is asked for."""
+        """Return the values of optional metrics on written text, which only graphs are measured by."""
         return {}
 
     def continued(
@@ -196,7 +196,7 @@ class Task(TaskFacts, ABC, Generic[Engine]):
     ) -> Iterator[NDArray[np.float32]]:
         """Yield the logits, `(T, V)`, of each continuation's T tokens after its context; the model `writes`.
 
-        A context loses its beginning where it does not fit.
+        A context that does not fit loses its beginning.
 
         Raises:
             InputError: a continuation does not fit the model.
@@ -207,7 +207,7 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
     @abstractmethod
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
-        """Return the lengths to time: ascending, and none that a model of `longest` tokens cannot hold.
+        """Return the lengths to time, ascending; none longer than a model of `longest` tokens can hold.
 
         Raises:
             InputError: there is none.
@@ -217,17 +217,17 @@ class Task(TaskFacts, ABC, Generic[Engine]):
     def run_workloads(
         self, engine: Engine, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
     ) -> tuple[tuple[int, float], ...]:
-        """Do each workload once at a length; return how many units of it that was, and the seconds it took.
+        """Run each workload once at a length; return its number of units and its seconds.
 
         Args:
             tokens_1T: token ids, at least `length` and `decode_tokens` together.
-            decode_tokens: tokens to decode, where the task decodes.
+            decode_tokens: tokens to decode, if the task decodes.
         """
 
     # Parity.
 
     def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return the comparisons for a model of so many tokens: one token, one row, and a ragged batch."""
+        """Return the comparisons for a model with this context: one token, one row, and a ragged batch."""
         longest = min(self.longest_row, longest)
         decoded, shortest = min(self.decoded, longest - 1), min(SHORTEST_ROW, longest)
         return (
@@ -238,14 +238,14 @@ class Task(TaskFacts, ABC, Generic[Engine]):
 
     @abstractmethod
     def parity_output(self, engine: Engine, script: ParityScript) -> Outputs:
-        """Return the outputs that are compared, `(B, P, ...)`: P is T, or 1 where rows are pooled."""
+        """Return the outputs to compare, `(B, P, ...)`: P is T, or 1 if rows are pooled."""
 
     @abstractmethod
     def parity_runs(self, engine: Engine, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
         """Yield each way to run a script: its name, its outputs, and the first position they belong to."""
 
     def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
-        """Return which outputs count, `(B, P)`: those that are not of padding."""
+        """Return which outputs count, `(B, P)`: all except padding."""
         return script.mask.astype(bool)
 
     # Training.
@@ -261,10 +261,10 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         """
 
     def objective(self) -> Objective:
-        """Return what plain training minimises: cross-entropy with the targets of the windows.
+        """Return the objective of plain training: cross-entropy with the windows' targets.
 
         Raises:
-            InputError: nothing tells the models what is right.
+            InputError: there are no targets.
         """
         from roots_compress.training.objective import CrossEntropy
 
@@ -281,10 +281,10 @@ class Task(TaskFacts, ABC, Generic[Engine]):
         seed: int,
         limit: int | None,
     ) -> tuple[PackedWindows, Objective]:
-        """Return what a model is pre-trained on and by, where settings ask for several losses.
+        """Return the windows and the objective of pre-training, if settings name several losses.
 
         Raises:
-            InputError: the text is too short, or the model cannot be trained so.
+            InputError: the text is too short, or the model cannot be trained in this way.
         """
         raise NotImplementedError
 

@@ -58,7 +58,7 @@ class CausalLM(Task[LanguageModel]):
         return Answering() if kind == Answering.records else super().for_records(kind)
 
     def inputs(self, spec: ModelSpec) -> Axes:
-        """Return tokens, mask and positions, then what a cache keeps of every layer."""
+        """Return tokens, mask and positions, then the cached states of every layer."""
         tokens = {0: "batch_size", 1: "sequence_length"}
         return {
             "input_ids": tokens,
@@ -68,9 +68,9 @@ class CausalLM(Task[LanguageModel]):
         }
 
     def outputs(self, spec: ModelSpec) -> Axes:
-        """Return the logits, then what a cache keeps of every layer."""
+        """Return the logits, then the cached states of every layer."""
         return {
-            # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
+            # With these inputs only, the logits are of all tokens; optimum reads the axis by this name.
             "logits": {0: "batch_size", 1: "sequence_length"},
             **{state.present: _axes(state, "total_sequence_length") for state in spec.states()},
         }
@@ -124,7 +124,7 @@ class CausalLM(Task[LanguageModel]):
         """Yield the logits of each continuation's tokens after its context, which has at least one token."""
         for continuation in continuations:
             check_context(engine, len(continuation))
-        # The last token predicts nothing that is asked for.
+        # The last token's prediction is not needed.
         rows = [
             [*context, *continuation[:-1]][-engine.max_context :]
             for context, continuation in zip(contexts, continuations, strict=True)
@@ -132,7 +132,7 @@ class CausalLM(Task[LanguageModel]):
         tokens_BT = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
         for number, row in enumerate(rows):
             tokens_BT[number, : len(row)] = row
-        # What pads a row on the right is seen by nothing before it.
+        # No token sees the padding on its right.
         logits_BTV = engine.logits(tokens_BT)
         for number, (row, continuation) in enumerate(zip(rows, continuations, strict=True)):
             yield logits_BTV[number, len(row) - len(continuation) : len(row)]
@@ -140,7 +140,7 @@ class CausalLM(Task[LanguageModel]):
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
         """Return the lengths that leave room for the tokens decoded after them.
 
-        A length the model cannot hold becomes the longest it can; lengths that then coincide are timed once.
+        A length that the model cannot hold becomes its longest; equal lengths are timed once.
 
         Raises:
             InputError: there is no room for one token of prompt.
@@ -181,9 +181,10 @@ class CausalLM(Task[LanguageModel]):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return packed windows that have each token named from those before it.
+        """Return packed windows whose targets are the next tokens.
 
-        Conversations are packed whole, their answers alone are scored; see `pack_conversations` and `pack`.
+        Conversations are packed whole, and only their answers are scored; see `pack_conversations` and
+        `pack`.
         """
         if documents and all(document.is_chat for document in documents):
             from roots_compress.data.conversations import pack_conversations
@@ -194,7 +195,7 @@ class CausalLM(Task[LanguageModel]):
         return pack(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def quality_caption(self, protocol: Protocol) -> str:
-        """Say what perplexity was measured on."""
+        """Describe the text for perplexity."""
         opened = "opened with BOS" if protocol.bos else "without BOS"
         return (
             "Perplexity through the ONNX graph: "
@@ -210,6 +211,6 @@ class CausalLM(Task[LanguageModel]):
 
 
 def _axes(state: State, tokens: str) -> dict[int, str]:
-    """Return the dynamic axes of a state, that of its tokens by this name."""
+    """Return the dynamic axes of a state; its token axis gets this name."""
     growing = {axis: tokens for axis, size in enumerate(state.shape, start=1) if size is None}
     return {0: "batch_size", **growing}

@@ -44,7 +44,7 @@ class Classification(LabelTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return labelled texts, at even distances, as the tokenizer opens and closes them.
+        """Return evenly spaced labelled texts with the tokenizer's special tokens.
 
         They are as many as fill `windows` windows of `block_size` tokens, at 4 bytes of text a token whatever
         the tokenizer. A text has at most `block_size` tokens; the rest of a longer one is left out.
@@ -58,7 +58,7 @@ class Classification(LabelTask):
         return labelled_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
     def predictions(self, engine: Encoder, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says of each text."""
+        """Yield a model's prediction for each text."""
         texts, start = _labelled(examples), 0
         for logits_BL in encoded(engine, texts):
             numbers_B = np.arange(start, start + len(logits_BL))
@@ -66,7 +66,7 @@ class Classification(LabelTask):
             start += len(logits_BL)
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the share of texts that get their label, the labels' mean F1, and their correlation."""
+        """Return the share of correctly labelled texts, the labels' mean F1, and their correlation."""
         given_N, right_N = scored.given, scored.targets
         warn_of_numbering(given_N, right_N)
         return {
@@ -83,7 +83,7 @@ class Classification(LabelTask):
         return pack_labelled(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what accuracy and speed were measured on."""
+        """Describe the texts for accuracy and speed."""
         return (
             "Accuracy, macro F1 and Matthews correlation through the ONNX graph: "
             f"{counted(protocol.windows, 'text')} "
@@ -100,9 +100,9 @@ def macro_f1(given_N: NDArray[np.int64], right_N: NDArray[np.int64]) -> float:
 
 
 def matthews(given_N: NDArray[np.int64], right_N: NDArray[np.int64]) -> float:
-    """Return the correlation of the labels given and right (Matthews 1975; of several, Gorodkin 2004).
+    """Return the correlation of given and right labels (Matthews 1975; Gorodkin 2004 for several labels).
 
-    It is 1 where all are right, and 0 for guesses; also where one of the two has a single label only.
+    It is 1 if all are right, 0 for guesses, and 0 if either has only a single label.
     """
     count = int(max(given_N.max(), right_N.max())) + 1
     given_L, right_L = (np.bincount(each, minlength=count).astype(np.float64) for each in (given_N, right_N))

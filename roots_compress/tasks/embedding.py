@@ -1,4 +1,4 @@
-"""Sentence embeddings: one vector for each text, as near as can be to those of the original model.
+"""Sentence embeddings: one vector for each text, compared with the original model's.
 
 Shape legend: N texts, W width of a vector.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SentenceEmbedding(LikenessTask):
-    """One vector for each text: its likeness to the original model's, and the speed of reading a text."""
+    """One vector for each text: its similarity to the original model's, and the speed of reading a text."""
 
     name = "sentence_embedding"
     heads: ClassVar[tuple[str, ...]] = ("ForEmbedding", "BertModel", "RobertaModel")
@@ -45,10 +45,10 @@ class SentenceEmbedding(LikenessTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return paragraphs of held-out text, at even distances, as the tokenizer opens and closes them.
+        """Return evenly spaced paragraphs of held-out text with the tokenizer's special tokens.
 
-        `windows` is how many there are, and `block_size` the most tokens of each; the rest of a longer one is
-        left out.
+        `windows` is their number, and `block_size` the most tokens of each; the rest of a longer one is left
+        out.
 
         Raises:
             InputError: there is no text, or no room for one.
@@ -77,14 +77,14 @@ class SentenceEmbedding(LikenessTask):
         return pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def objective(self) -> Objective:
-        """Refuse: vectors have no labels in plain text."""
+        """Refuse: text alone gives no target vectors."""
         raise InputError(
             "sentence embeddings have no labels in plain text to train with",
             remedy="Use distill, or prune with recovery: they learn from a teacher's vectors.",
         )
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what likeness and speed were measured on."""
+        """Describe the texts for similarity and speed."""
         return (
             f"Cosine: mean, to the baseline's embeddings, through the ONNX graph, of "
             f"{counted(protocol.windows, 'paragraph')} of at most {protocol.block_size} tokens of "

@@ -1,4 +1,4 @@
-"""What the tasks of models that read a whole text at once have in common.
+"""The common part of tasks whose models read a whole text at once.
 
 Shape legend: B batch, T tokens, N texts.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from roots_compress.results import Protocol
 
 BATCH = 8
-"""Texts that are read together while quality is measured, and in the workload of a batch."""
+"""Texts that are read together when quality is measured, and in the batch workload."""
 TOGETHER = Workload(
     "encode_batch",
     "encode_batch_tokens_per_second",
@@ -43,19 +43,19 @@ TOGETHER = Workload(
 )
 ALONE = Workload("encode", "encode_tokens_per_second", "encode tok/s", "Encoding, tokens a second", "token")
 BY_TOKEN = {0: "batch_size", 1: "sequence_length"}
-"""Axes of what there is for each token."""
+"""Axes of tensors with an entry for each token."""
 
 
 class EncoderTask(Task[Encoder]):
     """A task whose model reads a text once: one output is served, and the reading is timed."""
 
     output: ClassVar[str] = "logits"
-    """The output of the graph that quality and parity are about."""
+    """The graph's output for quality and parity."""
     by_token: ClassVar[bool] = False
     """Whether that output has a row for each token, `(B, T, ...)`, or one for each text, `(B, ...)`."""
     workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
     reads = "text"
-    # More tokens than a window of ModernBERT holds.
+    # More tokens than one of ModernBERT's windows.
     longest_row, decoded = 80, 0
 
     def inputs(self, spec: ModelSpec) -> Axes:
@@ -78,7 +78,7 @@ class EncoderTask(Task[Encoder]):
         check_finite(engine.encode(np.zeros((1, 2), dtype=np.int64)))
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
-        """Return the lengths, none longer than the model reads; nothing is decoded."""
+        """Return the lengths, none longer than the model can read; nothing is decoded."""
         return sorted({min(context, longest) for context in contexts})
 
     def run_workloads(
@@ -99,11 +99,11 @@ class EncoderTask(Task[Encoder]):
         return found if self.by_token else found[:, None]
 
     def parity_runs(self, engine: Encoder, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
-        """Run a script the only way there is."""
+        """Run a script in the only way."""
         yield "whole", self.parity_output(engine, script), 0
 
     def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
-        """Return which rows count: those of tokens, or every text's."""
+        """Return which rows count: those of tokens, or all texts."""
         return super().parity_mask(script) if self.by_token else np.ones((script.shape.batch, 1), dtype=bool)
 
     def timed(self, protocol: Protocol) -> tuple[str, str]:
@@ -114,7 +114,7 @@ class EncoderTask(Task[Encoder]):
 class LabelTask(EncoderTask):
     """A task whose models give labels, to texts or to their words."""
 
-    # Shares: what has two labels that are nearly as likely may get either.
+    # Shares: a text with two nearly equal labels may get either.
     agreement = (0.02, 0.1)
 
     def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
@@ -130,14 +130,14 @@ class LabelTask(EncoderTask):
 
 
 class LikenessTask(EncoderTask):
-    """A task whose quality is likeness: to the run's first model if it `compares`. W numbers of a text."""
+    """A task whose quality is similarity, to the run's first model if it `compares`. W numbers of a text."""
 
     predicts = False
     compares = True
-    # Of a cosine; of the share of scores' variance that is explained.
+    # Tolerance of a cosine, and of R2.
     agreement = (1e-4, 0.05)
     given: ClassVar[str]
-    """What the models give, in the plural."""
+    """The models' outputs, as a plural noun."""
 
     @abstractmethod
     def likeness(
@@ -147,11 +147,11 @@ class LikenessTask(EncoderTask):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return the metrics of what texts are given, and the first one's part of each text, `N`.
+        """Return the metrics of the texts' outputs, and each text's part of the first metric, `N`.
 
         Args:
-            original_NW: by the first model, or by the same where none is compared with.
-            spec: returns the specification of the model.
+            original_NW: the first model's outputs, or the same model's without a comparison.
+            spec: returns the model's specification.
         """
 
     def measure(
@@ -162,7 +162,7 @@ class LikenessTask(EncoderTask):
         original: Encoder | None = None,
         progress: Progress | None = None,
     ) -> Measured:
-        """Compare what the model and the original one give; see `Task.measure`.
+        """Compare the outputs of the model and the original one; see `Task.measure`.
 
         Raises:
             InputError: the original model is not known, or a text does not fit the model.
@@ -188,7 +188,7 @@ class LikenessTask(EncoderTask):
 
 
 def texts_of(examples: EvaluationWindows) -> EvaluationTexts:
-    """Return examples as the texts that they are."""
+    """Return examples, typed as texts."""
     from roots_compress.data.texts import EvaluationTexts
 
     assert isinstance(examples, EvaluationTexts)
@@ -196,10 +196,10 @@ def texts_of(examples: EvaluationWindows) -> EvaluationTexts:
 
 
 def encoded(engine: Encoder, texts: EvaluationTexts, progress: Progress | None = None) -> Iterator[Outputs]:
-    """Yield what a model makes of texts, some rows at a time, cut to the longest row's tokens.
+    """Yield a model's outputs for texts, some rows at a time, cut to the longest row's tokens.
 
     Args:
-        texts: padded on the right.
+        texts: rows padded on the right.
         progress: called with the texts read and their number.
     """
     mask_NT = texts.mask

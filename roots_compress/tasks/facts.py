@@ -1,4 +1,4 @@
-"""What is known of a task without a model: its name, its figures, and what models for it read and give."""
+"""The facts of a task without a model: its name, its figures, and its models' inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,61 +13,62 @@ if TYPE_CHECKING:
 
 
 class TaskFacts:
-    """What a task says of itself, and what follows from it."""
+    """The facts of a task, and what follows from them."""
 
     name: ClassVar[str]
-    """In `metrics.json`, and where a request says which task is meant."""
+    """Its name in `metrics.json` and in requests."""
     heads: ClassVar[tuple[str, ...]]
-    """A class of models, as `architectures` of config.json names it, is for this task if it ends so."""
+    """Endings of model classes for this task, as `architectures` of config.json names them."""
     head_kind: ClassVar[str]
     """The kind of head (`models/ops/heads.py`) that such a model's specification has."""
     optimum_name: ClassVar[str]
     """The task in optimum's words."""
     metrics: ClassVar[tuple[Metric, ...]]
-    """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
+    """The first is the main metric: reports compare by it, graph and checkpoint must agree in it, searches
+    use it."""
     workloads: ClassVar[tuple[Workload, ...]]
-    """The last decides: reports give its gain, and targets in milliseconds are its."""
+    """The last is the main workload: reports give its gain, and targets in milliseconds apply to it."""
     records: ClassVar[RecordKind] = "text"
-    """What each record of the data holds."""
+    """The kind of the data's records."""
     tuned_on: ClassVar[RecordKind | None] = None
-    """What it holds where a stage tunes the models to answer; None where nothing tells them what is right."""
+    """The kind of records if a stage tunes the models; None if they cannot be tuned."""
     predicts: ClassVar[bool] = True
-    """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
+    """Whether models give probabilities of tokens or labels; otherwise they can be trained only with a
     teacher."""
     compares: ClassVar[bool] = False
-    """Whether quality itself is likeness to the run's first model."""
+    """Whether quality itself is similarity to the run's first model."""
     reads: ClassVar[str] = "context"
-    """What a workload reads first, in the singular; the lengths that are timed are its tokens."""
+    """The input of a workload, as a singular noun; the timed lengths are its tokens."""
     writes: ClassVar[bool] = False
     """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]
-    """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
-    rounds on its own: of a relative metric, by how much its logarithm may."""
+    """The most that the first metric (its logarithm, if relative) may differ between graph and checkpoint: in
+    float32, and if each side rounds on its own."""
     longest_row: ClassVar[int] = 40
-    """Tokens of the longest row that a parity check compares; fewer where the model's context is shorter."""
+    """Tokens of the longest row in a parity check; fewer if the model's context is shorter."""
     decoded: ClassVar[int] = 6
-    """Tokens of such a comparison that are decoded one at a time."""
+    """Tokens in it that are decoded one at a time."""
     pretrains: ClassVar[bool] = False
     """Whether `pretraining` is for models of this task."""
 
     @property
     def writes_unasked(self) -> bool:
-        """Whether models write text that answers no source, such as text to be calibrated on."""
+        """Whether models write text without a source, such as calibration text."""
         return self.writes and self.records != "pairs"
 
     @property
     def metric(self) -> Metric:
-        """The metric that decides."""
+        """The main metric."""
         return self.metrics[0]
 
     @property
     def agreement_metrics(self) -> tuple[Metric, ...]:
-        """Figures of likeness to the run's first model beside quality, which tables leave out."""
+        """Further figures of similarity to the run's first model, which tables leave out."""
         return AGREEMENT if self.predicts else ()
 
     @property
     def workload(self) -> Workload:
-        """The workload that decides."""
+        """The main workload."""
         return self.workloads[-1]
 
     @property
@@ -76,7 +77,7 @@ class TaskFacts:
         return f"torch_{self.metric.name}"
 
     def summary(self, quality: Mapping[str, float]) -> str:
-        """Return the figure that decides, in words."""
+        """Return the main figure, in words."""
         return f"{self.metric.heading} {self.metric.shown(quality[self.metric.name])}"
 
     @property
@@ -86,11 +87,11 @@ class TaskFacts:
 
     @property
     def budgets(self) -> frozenset[str]:
-        """Those of the gates that a search weighs: on the figures that decide."""
+        """The gates that a search uses: those on the main figures."""
         return gates_on((self.metric,), (self.workload,))
 
     def speed_caption(self, protocol: Protocol) -> str:
-        """Say what speed was measured on."""
+        """Describe the work for the speed."""
         contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
         threads = counted(protocol.threads, "thread")
         batch, gain = self.timed(protocol)
@@ -100,5 +101,5 @@ class TaskFacts:
         )
 
     def timed(self, protocol: Protocol) -> tuple[str, str]:
-        """Return the batch, and what the gain is, as `speed_caption` has them."""
+        """Return the batch and the kind of gain for `speed_caption`."""
         raise NotImplementedError

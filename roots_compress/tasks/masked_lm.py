@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from roots_compress.training.objective import Objective
 
 HIDDEN = 8
-"""Most tokens of a text that are hidden in turn: each takes a pass of its own."""
+"""Most tokens of a text that are masked in turn: each needs its own pass."""
 
 
 class MaskedLM(EncoderTask):
-    """Prediction of hidden tokens: pseudo-perplexity, and the speed of reading a text."""
+    """Prediction of masked tokens: pseudo-perplexity, and the speed of reading a text."""
 
     name = "masked_lm"
     heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
@@ -39,7 +39,7 @@ class MaskedLM(EncoderTask):
     optimum_name = "fill-mask"
     by_token = True
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("pseudo_perplexity", "pseudo-perplexity", "lower"),)
-    # The logits would dominate the memory figure.
+    # Otherwise the logits would dominate the memory figure.
     workloads: ClassVar[tuple[Workload, ...]] = (ALONE,)
     # Nats a token.
     agreement = (1e-3, 0.1)
@@ -47,9 +47,9 @@ class MaskedLM(EncoderTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return paragraphs of held-out text, and which of their tokens are hidden in turn.
+        """Return paragraphs of held-out text, and which of their tokens are masked in turn.
 
-        `windows` is how many paragraphs there are, and `block_size` the most tokens of each.
+        `windows` is the number of paragraphs, and `block_size` the most tokens of each.
 
         Raises:
             InputError: there is no text, or no room for one, or the tokenizer has no mask token.
@@ -60,10 +60,10 @@ class MaskedLM(EncoderTask):
         return masked_texts(texts, tokenizer, most=HIDDEN)
 
     def predictions(self, engine: Encoder, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says of each hidden token, given all others of its text.
+        """Yield a model's prediction for each masked token, given all others of its text.
 
-        Of a text of more than `HIDDEN` tokens so many, at even distances, stand for all: a pass for each
-        would take time with the square of the length.
+        A text of more than `HIDDEN` tokens is represented by that many, evenly spaced: a pass for each token
+        would take time quadratic in the length.
         """
         from roots_compress.data.texts import MaskedTexts
 
@@ -82,7 +82,7 @@ class MaskedLM(EncoderTask):
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the pseudo-perplexity (Salazar et al. 2020, Masked Language Model Scoring).
 
-        It is the exponential of the mean negative log-probability of a hidden token.
+        It is the exponential of the mean negative log-probability of a masked token.
         """
         return {"pseudo_perplexity": exponential(scored.total / examples.scored_tokens)}
 
@@ -106,7 +106,7 @@ class MaskedLM(EncoderTask):
         seed: int,
         limit: int | None,
     ) -> tuple[PackedWindows, Objective]:
-        """Return windows that hide tokens, of pairs where they are asked for, and the weighted losses.
+        """Return windows with masked tokens (of pairs, if set) and the weighted losses.
 
         Raises:
             InputError: the text is too short, or the model has one token type, and pairs need two.
@@ -128,7 +128,7 @@ class MaskedLM(EncoderTask):
         return windows, Pretraining(config, windows, spec, seed=seed)
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what pseudo-perplexity and speed were measured on."""
+        """Describe the text for pseudo-perplexity and speed."""
         return (
             "Pseudo-perplexity through the ONNX graph: of "
             f"{counted(protocol.windows, 'paragraph')} of at most "

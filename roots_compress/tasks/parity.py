@@ -1,4 +1,4 @@
-"""What a comparison of a graph with its checkpoint feeds to both.
+"""The inputs for a comparison of a graph with its checkpoint.
 
 Shape legend: B batch, T tokens.
 """
@@ -24,13 +24,13 @@ class ParityShape:
     decoded: int = 0
     """Tokens at the end that a task with a cache feeds one at a time."""
     chosen: bool = False
-    """Whether it is there for blocks of keys that scores choose: of two scores that are nearly equal,
-    rounding may prefer either."""
+    """Whether it tests the choice of key blocks by scores: with nearly equal scores, rounding may choose
+    either."""
 
 
 @dataclass(frozen=True)
 class ParityScript:
-    """What a comparison feeds: a graph's inputs by name, each `(B, T)`, from optimum's generators."""
+    """The inputs of a comparison: a graph's inputs by name, each `(B, T)`, from optimum's generators."""
 
     shape: ParityShape
     inputs: Mapping[str, NDArray[np.int64]]
@@ -42,5 +42,5 @@ class ParityScript:
 
     @property
     def mask(self) -> NDArray[np.int64]:
-        """1 where a token is, 0 at padding, `(B, T)`."""
+        """1 at tokens, 0 at padding, `(B, T)`."""
         return self.inputs["attention_mask"]

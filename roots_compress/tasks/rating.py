@@ -1,4 +1,4 @@
-"""Rating: the same models as those that give scores, judged by the numbers in the data.
+"""Rating: models that give scores, evaluated by the numbers in the data.
 
 Shape legend: N texts or pairs.
 """
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Rating(Scoring):
-    """A score for each text or pair: how it goes with the number in the data.
+    """A score for each text or pair: its correlation with the number in the data.
 
-    A run reads ratings because a setting or a stage asks for it: no model is made for this task alone.
+    A setting or a stage chooses this task: no model is made only for it.
     """
 
     name = "rating"
@@ -40,14 +40,14 @@ class Rating(Scoring):
         share("auc", "AUC", optional=True),
     )
     compares = False
-    # Scores that are nearly equal may change places.
+    # Nearly equal scores may change their order.
     agreement = (0.01, 0.1)
 
     def check_examples(self, examples: EvaluationWindows) -> None:
         """Check that the numbers in the data differ.
 
         Raises:
-            InputError: they do not, so that nothing goes with them.
+            InputError: they are all equal, so that there is no correlation.
         """
         from roots_compress.data.labelled import ScoredTexts
 
@@ -68,10 +68,10 @@ class Rating(Scoring):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return how scores go with the numbers in the data, and what each text adds to Spearman's.
+        """Return the correlations of scores with the data, and each text's part of Spearman's.
 
-        To first order in its ranks, as `Scoring.likeness` has it of R2: the product of the two, less what it
-        makes their deviations larger by.
+        The part is first-order in the ranks, as in `Scoring.likeness`: the product of the two, less its
+        effect on their deviations.
         """
         from roots_compress.data.labelled import ScoredTexts
         from roots_compress.models.ops.heads import ScoreHead
@@ -83,7 +83,7 @@ class Rating(Scoring):
         given_N, wanted_N = (standardised(ranks(each_N)) for each_N in (scores_N, right_N))
         correlation = float((given_N * wanted_N).mean())
         spreads_N = (given_N**2 + wanted_N**2) / 2 - (given_N.var() + wanted_N.var()) / 2
-        # What the model learned to be right; ranks are of the scores, which a sigmoid of large ones ties.
+        # The learned probabilities; ranks use the scores, because the sigmoid makes large scores equal.
         learned_N = (1 + np.tanh(scores_N / 2)) / 2 if head.sigmoid else scores_N
         found = {
             "label_spearman": correlation,
@@ -94,7 +94,7 @@ class Rating(Scoring):
         return found, given_N * wanted_N - correlation * spreads_N
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what was measured, and on what."""
+        """Describe the figures and the data."""
         return (
             "Scores through the ONNX graph against the numbers in the data: Spearman's rank correlation and "
             "Pearson's correlation, and where there are two numbers the area under the ROC curve, of "
@@ -105,9 +105,9 @@ class Rating(Scoring):
 
 
 def auc(scores_N: NDArray[np.float64], positive_N: NDArray[np.bool_]) -> float:
-    """Return the chance that a positive has a higher score than a negative; equal scores count half.
+    """Return the probability that a positive has a higher score than a negative; ties count half.
 
-    By the sum of the positives' ranks (Mann & Whitney 1947).
+    Computed from the sum of the positives' ranks (Mann & Whitney 1947).
     """
     positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
     above = ranks(scores_N)[positive_N].sum() - positives * (positives - 1) / 2

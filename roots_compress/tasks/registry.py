@@ -1,4 +1,4 @@
-"""Which tasks there are, and which one a model is for."""
+"""The tasks, and the choice of a model's task."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def task_named(name: str) -> Task[Any]:
 
 
 def task_of(architectures: Sequence[str] | None) -> Task[Any]:
-    """Return the task of a model by the head that it has.
+    """Return the task of a model by its head.
 
     Args:
-        architectures: names of the model's class, as in its config.json. Without any it is a causal LM, which
-            all models were before there was another task.
+        architectures: names of the model's class, as in its config.json. Without any it is a causal LM, as
+            all models once were.
 
     Raises:
         InputError: no task is known for the head.
@@ -97,7 +97,7 @@ def task_of_model(model: object) -> Task[Any]:
 
 
 def task_of_graph(graph: Path) -> Task[Any]:
-    """Return the task of a graph, as the config.json beside it tells.
+    """Return the task of a graph, from the config.json in its folder.
 
     Raises:
         InputError: config.json is missing or cannot be read, or no task is known for its model.
@@ -107,7 +107,7 @@ def task_of_graph(graph: Path) -> Task[Any]:
     known = isinstance(named, list) and all(isinstance(name, str) for name in named)
     try:
         if isinstance(ours := config.get(OURS), dict):
-            # A family's class may be for several tasks; the specification leaves out the default head.
+            # A family's class may serve several tasks; the specification leaves out the default head.
             head = ours.get("head")
             return _task_of_head(str(head.get("kind")) if isinstance(head, dict) else CAUSAL_LM.head_kind)
         if (theirs := spec_of_family(config, home_of(graph) / CONFIG)) is not None:

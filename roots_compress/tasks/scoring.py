@@ -1,7 +1,7 @@
-"""Scoring: a number for each text, or for each pair of texts as rerankers and regression give it.
+"""Scoring: a number for each text or pair of texts, as in rerankers and regression.
 
-Quality is the likeness of the scores to those of the run's first model, and to the numbers in the data where
-there are such. `rating.py` judges by the numbers alone.
+Quality is the similarity of the scores to those of the run's first model, and to the numbers in the data, if
+any. `rating.py` uses the numbers only.
 
 Shape legend: N texts or pairs.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Scoring(LikenessTask):
-    """A score for each text or pair: its likeness to the original model's, and the speed of reading one."""
+    """A score for each text or pair: its similarity to the original model's, and the speed of reading one."""
 
     name = "scoring"
     heads: ClassVar[tuple[str, ...]] = ("ForScore",)
@@ -48,7 +48,7 @@ class Scoring(LikenessTask):
     given = "scores"
 
     def for_records(self, kind: RecordKind) -> Task[Any]:
-        """Return this task, or `Rating` where records are ratings."""
+        """Return this task, or `Rating` if records are ratings."""
         if kind != self.tuned_on:
             return super().for_records(kind)
         from roots_compress.tasks.rating import Rating
@@ -58,7 +58,7 @@ class Scoring(LikenessTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return texts or pairs at even distances, as the tokenizer joins them; see `scored_texts`.
+        """Return evenly spaced texts or pairs, joined by the tokenizer; see `scored_texts`.
 
         They are as many as fill `windows` windows of `block_size` tokens, at 4 bytes of text a token whatever
         the tokenizer.
@@ -78,9 +78,9 @@ class Scoring(LikenessTask):
         examples: EvaluationWindows,
         spec: Callable[[], ModelSpec],
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return how scores are like the original model's and the data's, and what each adds to R2.
+        """Return the similarity of scores to the original model's and the data's, and each text's part of R2.
 
-        To first order: the mean of a sample of texts is the R2 of that sample (Hampel 1974, influence curve).
+        To first order, the mean of the parts over a sample of texts is its R2 (Hampel 1974, influence curve).
         """
         from roots_compress.data.labelled import ScoredTexts
 
@@ -89,7 +89,7 @@ class Scoring(LikenessTask):
         found = figures(scores_N, original_N, examples.scores)
         # The mean of these is R2, the coefficient of determination.
         explained_N = 1 - (scores_N - original_N) ** 2 / (original_N.var() or 1.0)
-        # Other texts have another variance too: so a text counts that is nearer to the mean, or farther.
+        # A sample also changes the variance, so a text's distance from the mean counts.
         return found, explained_N + (1 - found["score_r2"]) * (standardised(original_N) ** 2 - 1)
 
     def training_windows(
@@ -121,7 +121,7 @@ def figures(
     """Return the metrics of scores.
 
     Args:
-        right_N: the numbers in the data; NaN where there are none.
+        right_N: the numbers in the data; NaN if missing.
     """
     mse = float(((scores_N - original_N) ** 2).mean())
     found = {
@@ -136,7 +136,7 @@ def figures(
 
 
 def standardised(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values less their mean, over their deviation; 0 where all are alike."""
+    """Return values less their mean, over their deviation; 0 if all are equal."""
     centred_N = values_N - values_N.mean()
     found: NDArray[np.float64] = centred_N / (values_N.std() or 1.0)
     return found
@@ -145,7 +145,7 @@ def standardised(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
 def spearman(left_N: NDArray[np.float64], right_N: NDArray[np.float64]) -> float:
     """Return the rank correlation (Spearman 1904); ties have the mean of their ranks.
 
-    It is 1 where both are the same, and else 0 where one of them has a single value only.
+    It is 1 if both are the same, otherwise 0 if one of them has only a single value.
     """
     if np.array_equal(left_N, right_N):
         return 1.0

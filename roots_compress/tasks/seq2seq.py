@@ -1,4 +1,4 @@
-"""What a task of an encoder-decoder has of engines, speed and parity: sources are read once, targets decoded.
+"""Engines, speed and parity for tasks of encoder-decoders: sources are read once, targets decoded.
 
 Shape legend: B batch, S tokens of a source, T tokens of a target, V vocabulary.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Seq2SeqTask(Task[Seq2SeqModel]):
-    """A task whose model answers a source with a target: reading the one and decoding the other are timed."""
+    """A task whose model writes a target for a source: reading the source and decoding are timed."""
 
     heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "ForSeq2SeqLM")
     head_kind = "seq2seq_lm"
@@ -42,7 +42,7 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
     writes = True
 
     def inputs(self, spec: ModelSpec) -> Axes:
-        """Return what the model reads; `seq2seq_graph.py` has the inputs of each of its two graphs."""
+        """Return the model's inputs; `seq2seq_graph.py` has those of each of its two graphs."""
         source = {0: "batch_size", 1: "encoder_sequence_length"}
         return {
             "input_ids": source,
@@ -87,7 +87,7 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
             yield logits_BTV[number, : len(target)]
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
-        """Return the lengths of sources, none longer than the model reads.
+        """Return the lengths of sources, none longer than the model can read.
 
         Raises:
             InputError: so many tokens cannot be decoded.

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from roots_compress.results import Protocol
 
 WRITTEN_AT_ONCE = 16
-"""Targets that are written side by side."""
+"""Targets that are written together."""
 
 
 class Seq2SeqLM(Seq2SeqTask):
-    """A target for each source: the target's perplexity, and what is written against the reference."""
+    """A target for each source: its perplexity, and the model's own text against the reference."""
 
     name = "seq2seq_lm"
     records: ClassVar[RecordKind] = "pairs"
@@ -51,7 +51,7 @@ class Seq2SeqLM(Seq2SeqTask):
         return evaluation_pairs(documents, tokenizer, longest=config.block_size, limit=config.windows)
 
     def predictions(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says of the targets' tokens, their end included."""
+        """Yield a model's predictions for the targets' tokens and their end."""
         pairs = _pairs(examples)
         rows = max(1, LOGITS_BYTES // (4 * engine.vocab_size * pairs.targets.shape[1]))
         for start in range(0, len(pairs.targets), rows):
@@ -73,7 +73,7 @@ class Seq2SeqLM(Seq2SeqTask):
         }
 
     def written_quality(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> dict[str, float]:
-        """Return how near what the model writes is to the references: the likeliest token each time."""
+        """Return the figures of the model's greedy texts against the references."""
         from roots_compress.runtime.generate import generate
 
         pairs = _pairs(examples)
@@ -97,7 +97,7 @@ class Seq2SeqLM(Seq2SeqTask):
         return pack_pairs(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what was measured on what."""
+        """Describe the figures and their data."""
         return (
             "Target perplexity through the ONNX graphs: "
             f"{counted(protocol.windows, 'pair')} with {protocol.tokens:,} "

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 OUTSIDE = "O"
 """The label of words in no entity."""
 IGNORED = -100
-"""The target of positions that are not judged."""
+"""The target of unscored positions."""
 
 
 class TokenClassification(LabelTask):
-    """A label for each word: how many are right, what entities are found, and the speed of reading a text."""
+    """A label for each word: the share that is right, the entities found, and the speed of reading a text."""
 
     name = "token_classification"
     heads: ClassVar[tuple[str, ...]] = ("ForTokenClassification",)
@@ -49,7 +49,7 @@ class TokenClassification(LabelTask):
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:
-        """Return texts whose words have labels, at even distances; see `tagged_texts`.
+        """Return evenly spaced texts with labelled words; see `tagged_texts`.
 
         They are as many as fill `windows` windows of `block_size` tokens, at 4 bytes of text a token whatever
         the tokenizer.
@@ -63,7 +63,7 @@ class TokenClassification(LabelTask):
         return tagged_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
     def predictions(self, engine: Encoder, examples: EvaluationWindows) -> Iterator[Predictions]:
-        """Yield what a model says at the first token of each word."""
+        """Yield a model's prediction at the first token of each word."""
         texts, start = _tagged(examples), 0
         for logits_BTL in encoded(engine, texts):
             batch, tokens, _ = logits_BTL.shape
@@ -74,7 +74,7 @@ class TokenClassification(LabelTask):
             start += batch
 
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
-        """Return the share of words that get their label, and the F1 of entities where labels are of such."""
+        """Return the share of correctly labelled words, and the F1 of entities if labels name any."""
         given_N, right_N, names = scored.given, scored.targets, _tagged(examples).names
         warn_of_numbering(given_N, right_N)
         found = {"word_accuracy": float((given_N == right_N).mean())}
@@ -90,7 +90,7 @@ class TokenClassification(LabelTask):
         return pack_tagged(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def caption(self, protocol: Protocol) -> str:
-        """Say what the figures and speed were measured on."""
+        """Describe the texts for the figures and speed."""
         return (
             "Share of words with the right label, and F1 of entities found whole, through the ONNX graph: "
             f"{counted(protocol.windows, 'text')} of at most {protocol.block_size} tokens, of "
@@ -118,10 +118,10 @@ def entity_f1(
 
 
 def entities(labels: Sequence[str], texts_N: NDArray[np.int64]) -> Iterator[Entity]:
-    """Yield the entities that labels name, as the evaluation of CoNLL-2000 reads them.
+    """Yield the entities in labels, by the rules of CoNLL-2000's evaluation.
 
-    `B-` begins one. `I-` goes on with one of its kind, or begins one where there is none. `E-` and `L-` end
-    one. `S-` and `U-` are one of one word (Tjong Kim Sang and Buchholz 2000, arXiv:cs/0009008).
+    `B-` begins one. `I-` continues one of its kind, or begins one. `E-` and `L-` end
+    one. `S-` and `U-` are one-word entities (Tjong Kim Sang and Buchholz 2000, arXiv:cs/0009008).
     """
     start, kind = 0, OUTSIDE
     closed = True

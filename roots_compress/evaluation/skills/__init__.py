@@ -1,1 +1,1 @@
-"""What a model that writes text can do: checks made from held-out text, and tasks of lm-eval."""
+"""Skills of a model that writes text: checks made from held-out text, and tasks of lm-eval."""

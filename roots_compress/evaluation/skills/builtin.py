@@ -23,25 +23,25 @@ ITEMS = 200
 CONTEXT_WORDS, CONTINUATION_WORDS, CHOICES = 32, 12, 4
 WORD = re.compile(r"\S+")
 LAST = re.compile(r"([^\W\d_]{3,})[.!?][\"'\u2019\u201d)]*$")
-"""What ends a passage: a word of letters before the end of a sentence, which is left out."""
+"""The end of a passage: a word of letters before the end of a sentence; the word is left out."""
 
 
 Drawn = TypeVar("Drawn")
 
 
 class Item(NamedTuple):
-    """A context, and texts that may follow it; the first does."""
+    """A context, and candidate continuations; the first is the true one."""
 
     context: str
     continuations: tuple[str, ...]
 
 
 class Share(NamedTuple):
-    """How many items of a check are right."""
+    """The share of right items of a check."""
 
     accuracy: float
     standard_error: float
-    """Of the accuracy: of a mean of independent items."""
+    """Standard error of the accuracy, for independent items."""
     items: int
 
     @classmethod
@@ -69,9 +69,9 @@ def cloze_items(documents: Sequence[Document], *, seed: int) -> list[Item]:
 
 
 def choice_items(documents: Sequence[Document], *, seed: int) -> list[Item]:
-    """Return beginnings with their true continuation and `CHOICES - 1` of other documents, as long in words.
+    """Return beginnings with their true continuation and `CHOICES - 1` equally long ones of other documents.
 
-    Pairs have their sources for beginnings, and targets to choose from.
+    With pairs, sources are the beginnings and targets the choices.
     """
     ends: list[tuple[int, str, str]] = []
     for number, document in enumerate(documents):
@@ -92,7 +92,7 @@ def choice_items(documents: Sequence[Document], *, seed: int) -> list[Item]:
 
 
 def cloze(subject: Subject, documents: Sequence[Document], *, seed: int, progress: Progress | None) -> Share:
-    """Return the share of passages whose next word is the one that the model finds likeliest, token by token.
+    """Return the share of passages whose next word is the model's likeliest, token by token.
 
     Raises:
         InputError: there is too little text, or the model does not continue texts.
@@ -109,7 +109,7 @@ def cloze(subject: Subject, documents: Sequence[Document], *, seed: int, progres
 
 
 def choice(subject: Subject, documents: Sequence[Document], *, seed: int, progress: Progress | None) -> Share:
-    """Return the share of beginnings whose true continuation is the likeliest for its bytes.
+    """Return the share of beginnings whose true continuation is the likeliest per byte.
 
     Raises:
         InputError: there is too little text.
@@ -128,7 +128,7 @@ CHECKS: dict[str, Callable[..., Share]] = dict(zip(OWN, (cloze, choice), strict=
 
 
 def _drawn(items: list[Drawn], seed: int) -> list[Drawn]:
-    """Return at most `ITEMS` of the items, drawn from a seed, in their order."""
+    """Return at most `ITEMS` of the items, sampled by a seed, in their order."""
     if len(items) <= ITEMS:
         return items
     return [items[index] for index in sorted(random.Random(seed).sample(range(len(items)), ITEMS))]

@@ -35,13 +35,13 @@ from roots_compress.progress import Progress
 from roots_compress.system.memory import lacks_memory
 
 huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-# Neither bars of its own nor what git says where there is no repository.
+# No bars of its own, and no errors of git without a repository.
 lm_eval.api.task.tqdm = partial(lm_eval.api.task.tqdm, disable=True)
 lm_eval.evaluator.get_git_commit_hash = lambda: None
 MOST_NEW_TOKENS = 256
-"""Of an answer for which a task says nothing else."""
+"""Most tokens of an answer, unless the task sets them."""
 KEYS = ("temperature", "top_k", "top_p")
-"""Of a task's `generation_kwargs`, those that `generate` knows too."""
+"""The `generation_kwargs` of a task that `generate` has too."""
 
 
 class Outcome(NamedTuple):
@@ -55,10 +55,10 @@ class Outcome(NamedTuple):
 
 
 class HarnessModel(LM):
-    """A model of ours as lm-eval asks it.
+    """A model of ours behind lm-eval's interface.
 
     Args:
-        progress: called with the requests of a kind that are done, and their number.
+        progress: called with the finished requests of a kind and their number.
     """
 
     def __init__(self, subject: Subject, progress: Progress | None = None) -> None:
@@ -67,7 +67,7 @@ class HarnessModel(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer's name, by which lm-eval tells requests of several apart."""
+        """The tokenizer's name, by which lm-eval distinguishes requests."""
         return str(self.subject.tokenizer.name_or_path)
 
     def apply_chat_template(
@@ -98,7 +98,7 @@ class HarnessModel(LM):
         return totals
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Return what the model writes after each context, up to a text of the task's."""
+        """Return the model's text after each context, up to one of the task's stop texts."""
         written = []
         for request in requests:
             context, settings = request.args
@@ -131,8 +131,8 @@ def run_tasks(
     """Return the figures of tasks.
 
     Args:
-        names: of tasks or groups that lm-eval has, or paths of tasks' YAML files.
-        seed: of the choice of examples that are shown before a question.
+        names: those of lm-eval's tasks or groups, or paths of tasks' YAML files.
+        seed: that of the choice of examples before a question.
         limit: the most questions of a task.
         chat: whether questions are asked in the tokenizer's chat template, examples as earlier turns.
         progress: see `HarnessModel`.

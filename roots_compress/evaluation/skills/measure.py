@@ -23,7 +23,7 @@ class Skill(NamedTuple):
     value: float
     standard_error: float | None
     items: int
-    """Questions it was measured on."""
+    """Number of questions."""
 
 
 def measure_skills(
@@ -38,12 +38,12 @@ def measure_skills(
     chat: bool = False,
     progress: Progress | None = None,
 ) -> list[Skill]:
-    """Measure what a model can do.
+    """Measure a model's skills.
 
     Args:
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
         names: of the checks `cloze` and `choice`, of lm-eval's tasks, or paths of their YAML files.
-        text: its held-out part is what the checks are made of.
+        text: the checks are made from its held-out part.
         devices: over which a checkpoint is spread; None: all of it in memory.
         limit: the most questions of a task of lm-eval.
         chat: whether these tasks ask in the tokenizer's chat template.

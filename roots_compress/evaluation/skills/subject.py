@@ -1,4 +1,4 @@
-"""A model whose skills are measured: the probability of texts after others, and what it writes.
+"""A model whose skills are measured: probabilities of continuations, and its own text.
 
 Shape legend: B texts read together, T tokens of a continuation, V vocabulary.
 """
@@ -26,22 +26,22 @@ from roots_compress.tasks.figures.predictions import negative_log_likelihood
 
 
 class Likelihood(NamedTuple):
-    """How likely a continuation is."""
+    """The likelihood of a continuation."""
 
     log_probability: float
-    """Of all its tokens, in nats."""
+    """Log-probability of all its tokens, in nats."""
     is_greedy: bool
-    """Whether each of them is the likeliest."""
+    """Whether each of them is the model's likeliest."""
 
 
 class Asked(NamedTuple):
-    """Tokens whose probability after others is asked for."""
+    """Tokens whose probability after others is requested."""
 
     context: list[int]
     """At least one."""
     continuation: list[int]
     given: int = 0
-    """How many tokens of the continuation are there whatever the model says, and count for nothing."""
+    """Number of the continuation's tokens that are fixed and do not count."""
 
 
 class Subject:
@@ -58,7 +58,7 @@ class Subject:
 
     @property
     def opening(self) -> int:
-        """The token that is read where a context has none: BOS, or else EOS.
+        """The token for an empty context: BOS, or else EOS.
 
         Raises:
             InputError: the tokenizer has neither.
@@ -74,8 +74,8 @@ class Subject:
     def asked(self, context: str, continuation: str) -> Asked:
         """Return the tokens of a continuation after a context.
 
-        Space between them belongs to the continuation. A model that goes on from a text reads both as one;
-        its tokens are told apart by their number, as lm-eval does it.
+        Space between them belongs to the continuation. A decoder reads both as one text; the tokens are
+        separated by number, as in lm-eval.
         """
         text = context.rstrip()
         continuation = context[len(text) :] + continuation
@@ -90,18 +90,18 @@ class Subject:
 
     @cached_property
     def _begun(self) -> list[int]:
-        """What every answer to a source begins with: such as BART's BOS, or the token of a language."""
+        """The first tokens of every target, such as BART's BOS or the token of a language."""
         return Frame.of(self.tokenizer, TARGET).opening
 
     def prompt(self, text: str) -> list[int]:
-        """Return a text's tokens as the model reads them before it writes."""
+        """Return a text's tokens as the model's prompt."""
         return prompt_ids(text, self.tokenizer, continues=self.engine.continues)
 
     def likelihoods(self, asked: Sequence[Asked], *, progress: Progress | None = None) -> list[Likelihood]:
-        """Return how likely each continuation is; contexts lose their beginning where they do not fit.
+        """Return the likelihood of each continuation; contexts that do not fit lose their beginning.
 
         Args:
-            asked: any number of texts; those of like lengths are read together.
+            asked: any number of texts; those of similar length are read together.
             progress: called with the texts read and their number.
 
         Raises:
@@ -115,7 +115,7 @@ class Subject:
             longest = lengths[order[0]]
             rows = max(1, LOGITS_BYTES // (4 * self.engine.vocab_size * longest))
             if getattr(self.engine, "renewed_after", None) is not None:
-                rows = 1  # The length of the longest text would turn the keys of all.
+                rows = 1  # Otherwise the longest text's length would choose the rotary factors for all.
             batch, order = order[:rows], order[rows:]
             read = [asked[index] for index in batch]
             for index, each, logits_TV in zip(batch, read, self._logits(read), strict=True):
@@ -132,10 +132,10 @@ class Subject:
         return self.task.continued(self.engine, contexts, continuations)
 
     def written(self, context: str, *, stops: Sequence[str], max_new_tokens: int, **choice: Any) -> str:
-        """Return what the model writes after a context, up to the first of some texts, which is left out.
+        """Return the model's text after a context, up to the first stop text, which is left out.
 
         Args:
-            context: its beginning is left out where it does not fit.
+            context: loses its beginning if it does not fit.
             stops: texts that end it.
             choice: how tokens are chosen, as `generate` takes it; without any, the likeliest each time.
 

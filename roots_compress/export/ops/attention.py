@@ -36,12 +36,13 @@ from roots_compress.runtime.onnx.session import PAST_MEANS
 def self_attention(
     matrices: Matrices, shared: Shared, op: Attention, module: str, x_NW: ir.Value, past: KeyValue
 ) -> tuple[ir.Value, KeyValue]:
-    """Return what the attention of a module gives, `NW`, and the keys and values to cache."""
+    """Return the output of a module's attention, `NW`, and the keys and values to cache."""
     builder, norm = matrices.builder, op.qk_norm
     factor = op.factor
     if shared.compact is not None:
-        # A single token's products with the keys take the fast kernel of vectors only where their scale is 1
-        # (MLAS, sgemm.cpp). Queries carry it instead; rotary positions, which come after, only turn them.
+        # A single token's products with the keys use the fast vector kernel only if their scale is 1
+        # (MLAS, sgemm.cpp). The scale is folded into queries instead; the rotary positions after it only
+        # rotate them.
         matrices.scale_output(f"{module}.{'q_proj' if norm is None else 'q_norm'}", factor)
         factor = 1.0
     normed_last = norm is not None and norm.after_rope
@@ -138,7 +139,7 @@ def _block_sparse(
     past: KeyValue,
     heads: Heads,
 ) -> tuple[ir.Value, KeyValue]:
-    """Attend to blocks of keys over a cache that may be one buffer, which the new tokens are written into."""
+    """Attend to blocks of keys over a cache that may be one buffer, into which new tokens are written."""
     query_BTx, *new = turned_parts(builder, compact, packed, heads)
     new_BGTD = [split_heads(builder, each_BTx, heads.key_value, heads.width) for each_BTx in new]
     index_BGT3 = shared.cache_index(heads.key_value)
@@ -180,7 +181,7 @@ def _block_sparse(
 
 
 def rotated(builder: GraphBuilder, shared: Shared, op: Attention, x_BTx: ir.Value, heads: int) -> ir.Value:
-    """Return queries or keys of so many heads, turned by their positions."""
+    """Return queries or keys of this many heads, with rotary positions."""
     assert op.rope is not None
     turning = op.rope, op.head_dim
     compact = shared.compact
@@ -244,7 +245,7 @@ def _by_scores(
 ) -> ir.Value:
     """Attend to the `top_m` highest-scoring visible keys of each query and head; see `top_m_attention`.
 
-    Without `top_m` attend to all, beside the heads' sinks; see `explicit_attention`.
+    Without `top_m` attend to all keys, with the heads' sinks; see `explicit_attention`.
     """
     key_BGDS = builder.op("Transpose", present.key, perm=[0, 1, 3, 2])
     scaled_BHTD = builder.op("Mul", query_BHTD, builder.floats(heads.scale))

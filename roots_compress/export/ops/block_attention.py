@@ -1,9 +1,9 @@
 """Block-sparse attention as ONNX operators: the chosen blocks are gathered, and nothing else is computed.
 
-A step of one token gathers the blocks that each head chose; `block_tiles.py` has what prompts do.
+A step of one token gathers the blocks that each head chose; `block_tiles.py` is for prompts.
 
-The mean key of each complete block is an optional input and an output beside the caches: a caller that gives
-the means back spares reading all keys at every step. Without them they are computed from the keys.
+The mean key of each complete block is an optional input and an output besides the caches: if a caller passes
+the means back, a step does not read all keys. Without them they are computed from the keys.
 
 Shape legend: B batch, H query heads, G key/value heads, R = H / G, T queries, D head dimension, C blocks, P
 keys in a block, K blocks chosen, y = K * P, x heads * D.
@@ -29,13 +29,13 @@ def block_attention(
     heads: Heads,
     num_blocks: int,
 ) -> tuple[ir.Value, ir.Value]:
-    """Return what queries read of the blocks they choose, `BTx`, and the mean keys of all blocks, `BGCD`.
+    """Return the queries' attention to their chosen blocks, `BTx`, and the mean keys of all blocks, `BGCD`.
 
     Args:
-        query_BHTD: factor and rotary positions applied.
+        query_BHTD: scaled queries with rotary positions.
         present: the caches, new tokens written.
-        means: mean keys of the blocks that were complete before, as they were given; None to compute all.
-        num_blocks: to choose, the own one among them.
+        means: the given mean keys of the blocks that were complete before; None to compute all.
+        num_blocks: the number of chosen blocks, with the own one.
     """
     rows_BGCP = blocks.rows(heads.key_value)
     flat = builder.integers(-1, heads.width)
@@ -57,7 +57,7 @@ def block_attention(
 def _mean_keys(
     builder: GraphBuilder, blocks: Blocks, rows_BGCP: ir.Value, keys: ir.Value, means: ir.Value | None
 ) -> ir.Value:
-    """Return the mean key of each block; those of incomplete blocks are finite, and are never chosen by."""
+    """Return the mean key of each block; those of incomplete blocks are finite and unused."""
     axis, far = builder.integers(2), builder.integers(FAR)
     new_BGCP = rows_BGCP
     if means is not None:
@@ -107,7 +107,7 @@ def grouped_product(
 ) -> ir.Value:
     """Return `BHTy`, the product of each query head with its group's matrix.
 
-    The R query heads of a group stand beside one another, so their T rows are joined to R * T rows.
+    The R query heads of a group are adjacent, so their T rows are joined to R * T rows.
     """
     if heads.query == heads.key_value:
         return builder.op("MatMul", left_BHTx, right_BGxy)
@@ -127,7 +127,7 @@ def _step(
     caches: Caches,
     heads: Heads,
 ) -> ir.Value:
-    """Return what single tokens read, `BTHD`, T being 1."""
+    """Return the attention output of single tokens, `BTHD` with T = 1."""
     rows_BHTKP = builder.op("Gather", caches.rows, picks.block_BHTK)
     number_BHTK1 = builder.op("Unsqueeze", picks.number_BHTK, builder.integers(4))
 

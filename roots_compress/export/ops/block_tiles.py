@@ -3,7 +3,7 @@
 `models/block_attention.py` explains them, and does the same in torch.
 
 Shape legend: B batch, H query heads, G key/value heads, T queries, D head dimension, C blocks, P keys in a
-block, K blocks chosen, k some of them, N = B * H * T pairs for each of these, J tiles, j those worked on at a
+block, K blocks chosen, k some of them, N = B * H * T pairs for each of these, J tiles, j those processed at a
 time, b batches of these, M pairs in a tile, y rows of all tiles.
 """
 
@@ -20,7 +20,7 @@ from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.ops.fused_attention import Heads
 
 LARGEST_TILE = 128
-# Keys or scores that are worked on at a time, in elements: 1 MiB of each stays in a core's cache. All tiles
+# Keys or scores that are processed at a time, in elements: 1 MiB of each stays in a core's cache. All tiles
 # of a long prompt's piece at once take twice as long (docs/log/performance.md).
 BATCH_ELEMENTS = 1 << 18
 
@@ -29,9 +29,9 @@ class Picks(NamedTuple):
     """The blocks that queries chose, the own one first."""
 
     number_BHTK: ir.Value
-    """The own one's again where too few are open."""
+    """The own block again if too few blocks are allowed."""
     lost_BHTK: ir.Value
-    """Where too few are open."""
+    """True where too few blocks are allowed."""
     block_BHTK: ir.Value
     """Number of the block among those of all rows and key/value heads."""
 
@@ -51,12 +51,12 @@ def seen_keys(
     rows: ir.Value,
     place: Callable[[ir.Value], ir.Value],
 ) -> ir.Value:
-    """Return which of a block's keys a query sees: those up to its own position, inside its window.
+    """Return which keys of a block a query sees: those up to its own position, inside its window.
 
     Args:
         number: of each block in its row; the last axis is for its keys.
         rows: where the keys lie in the caches.
-        place: gives each query its own of what is known of the tokens, `BT`, laid out as the keys are.
+        place: picks each query's value from data of the tokens, `BT`, in the layout of the keys.
     """
     first = builder.op("Mul", number, builder.integer(blocks.size))
     position = builder.op("Add", first, blocks.offset_P)
@@ -95,12 +95,12 @@ def _tiles(builder: GraphBuilder, block_BHTk: ir.Value, caches: Caches) -> Tiles
     first_pair_C = builder.op("CumSum", pairs_C, zero, exclusive=1)
     first_tile_C = builder.op("CumSum", tiles_C, zero, exclusive=1)
     tiles_1 = builder.op("ReduceSum", tiles_C, keepdims=1)
-    # The pair of rank r stands as far inside its block's tiles as inside its block's pairs.
+    # A pair has the same offset in its block's tiles as in its block's pairs.
     shift_C = builder.op("Sub", builder.op("Mul", first_tile_C, size_1), first_pair_C)
     rank_N = builder.op("Range", zero, builder.op("Squeeze", pairs_1), one)
     place_N = builder.op("Add", rank_N, builder.op("Gather", shift_C, sorted_N))
     places_1 = builder.op("Mul", tiles_1, size_1)
-    # A place that no pair has repeats the first.
+    # An unused place repeats the first pair.
     pair_y = builder.op(
         "ScatterElements", builder.op("ConstantOfShape", places_1, value=zero_of), place_N, order_N, axis=0
     )
@@ -111,7 +111,7 @@ def _tiles(builder: GraphBuilder, block_BHTk: ir.Value, caches: Caches) -> Tiles
 
 
 class Parts(NamedTuple):
-    """What queries read of some of the blocks that they chose; k are these."""
+    """The attention of queries to some of their chosen blocks; k are these."""
 
     best_BHTk: ir.Value
     """The largest score."""
@@ -130,7 +130,7 @@ def prompt(
 ) -> ir.Value:
     """Return what the tokens of prompts read, `BHTD`."""
     last = builder.integers(-1)
-    # A query sees its own block up to itself, and all of an earlier one, but for a window.
+    # A query sees its own block up to itself, and all of an earlier one, unless there is a window.
     parts = [
         _read(builder, blocks, query_BHTD, part, caches, heads, masked=masked)
         for part, masked in (
@@ -170,11 +170,11 @@ def _read(
     *,
     masked: bool,
 ) -> Parts:
-    """Return what queries read of blocks, `BATCH_ELEMENTS` at a time; of all keys where none is masked."""
+    """Return the attention of queries to blocks, `BATCH_ELEMENTS` at a time; unmasked if all are seen."""
     last, one_1 = builder.integers(-1), builder.integers(1)
     tiles = _tiles(builder, block_BHTk, caches)
     chosen_1 = builder.op("Max", builder.op("Shape", block_BHTk, start=3), one_1)
-    # Tiles that fill the last batch up repeat the first query and block; without any tile there is one.
+    # Padding tiles of the last batch repeat the first query and block; there is at least one tile.
     tiles_1, pairs_1 = (builder.op("Shape", tiles.pair_JM, start=axis, end=axis + 1) for axis in (0, 1))
     width_1 = builder.op("Max", pairs_1, builder.integer(heads.width))
     keys = max(1, BATCH_ELEMENTS // blocks.size)
@@ -227,7 +227,7 @@ def _read_tiles(
     caches: Caches,
     seen_jMP: ir.Value | None,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return the largest score and weight of each pair, `jM`, and what it reads, `jMD`."""
+    """Return the largest score and weight of each pair, `jM`, and its attention output, `jMD`."""
     rows_jP = builder.op("Gather", caches.rows, block_j)
     query_jMD = builder.op("Gather", query_yD, query_jM)
     keys_jDP = builder.op("Transpose", builder.op("Gather", caches.keys, rows_jP), perm=[0, 2, 1])
@@ -270,5 +270,5 @@ def _seen_in_tiles(
 
 
 def lowest(builder: GraphBuilder) -> ir.Value:
-    """Return the score of a key that is not seen, the type's lowest number."""
+    """Return the score of an invisible key, the type's lowest number."""
     return builder.floats(float(np.finfo(builder.dtype.numpy()).min))

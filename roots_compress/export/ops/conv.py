@@ -1,4 +1,4 @@
-"""A gated short convolution as ONNX operators: a sum over its taps, of what a cache and the new tokens hold.
+"""A gated short convolution as ONNX operators: a sum over its taps of cached and new inputs.
 
 Shape legend: B batch, T new tokens, N = B * T, S those and the cached ones before them, C channels, K cached
 inputs of a channel, L taps.
@@ -21,7 +21,7 @@ END = int(np.iinfo(np.int64).max)
 def short_conv(
     matrices: Matrices, shared: Shared, op: ShortConv, module: str, x_NW: ir.Value, past_BCK: ir.Value
 ) -> tuple[ir.Value, ir.Value]:
-    """Return what the block of a module gives for what it reads, `NW`, and the inputs to cache, `BCK`."""
+    """Return the output of a module's block for its input, `NW`, and the inputs to cache, `BCK`."""
     builder = matrices.builder
     projections = [f"{module}.{name}" for name in READERS]
     if matrices.joinable(projections):
@@ -42,7 +42,7 @@ def short_conv(
 
 
 def causal_conv(builder: GraphBuilder, seen_BSC: ir.Value, name: str, weight_C1L: Tensor) -> ir.Value:
-    """Return a causal convolution of each channel by itself, `BTC`, of cached and new inputs."""
+    """Return a causal depthwise convolution, `BTC`, of cached and new inputs."""
     taps = weight_C1L.shape[-1]
     out_BTC: ir.Value | None = None
     for tap in range(taps):

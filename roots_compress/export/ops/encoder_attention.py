@@ -1,4 +1,4 @@
-"""An encoder's attention as ONNX operators, and what it shares with a decoder that reads an encoder's output.
+"""An encoder's attention as ONNX operators, and its shared part with a decoder after an encoder.
 
 Shape legend: B batch, T tokens, N tokens of all rows, H query heads, x heads * D.
 """
@@ -27,13 +27,13 @@ def encoder_attention(
     distances: Distances,
     angles: CosSin | None,
 ) -> ir.Value:
-    """Return what an attention over a whole text gives, `NW`.
+    """Return the output of an attention over a whole text, `NW`.
 
     Args:
-        op: sees every token or those before it, or of these the ones in its window.
+        op: one that sees every token, or earlier ones only, possibly within a window.
         mask_BT: 1 at tokens.
         bias_B1TT: 0 at tokens, lowest at padding.
-        distances: what distances and windows add to the scores.
+        distances: biases by distances and windows.
     """
     builder = matrices.builder
     query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
@@ -82,7 +82,7 @@ def projected(
     shape_BTx: ir.Value,
     angles: CosSin | None,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return queries, keys and values, `BTx`, normed and turned."""
+    """Return queries, keys and values, `BTx`, normed and with rotary positions."""
     builder = matrices.builder
     query, key, value = (matrices.linear(f"{module}.{part}_proj", x_NW) for part in "qkv")
     if op.qk_norm is not None:

@@ -1,8 +1,8 @@
 """Dense attention as ONNX Runtime's `GroupQueryAttention`, over a cache of floats or of int8.
 
-The operator reads an int8 cache as it is, which makes a step over a long context faster, but takes two to
-three times as long over a prompt. So an int8 cache gets two bodies: a step attends in integers, and a prompt
-attends in floats to what the levels stand for. Both see the same numbers.
+The operator reads an int8 cache directly, which is faster for a step after a long context, but two to three
+times slower for a prompt. So an int8 cache gets two branches: a step attends in integers, and a prompt
+attends in floats to the dequantized cache. Both see the same numbers.
 
 Shape legend: B batch, T new tokens, S all tokens, P cached tokens, H query heads, G key/value heads, D head
 dimension, x heads * D.
@@ -23,10 +23,10 @@ from roots_compress.models.ops.attention import Rope
 INT8 = int(ir.DataType.INT8)
 END = int(np.iinfo(np.int64).max)
 LEVELS = "cache_levels"
-"""Scope of the nodes between floats and levels, which `exact.py` takes out."""
+"""Scope of the nodes between floats and levels, which `exact.py` removes."""
 
 Packed = tuple[ir.Value, ir.Value | None, ir.Value | None]
-"""Queries, keys and values, `BTx`; or all side by side in the first."""
+"""Queries, keys and values, `BTx`; or all concatenated in the first."""
 
 
 class KeyValue(NamedTuple):
@@ -37,14 +37,14 @@ class KeyValue(NamedTuple):
 
 
 class CacheScales(NamedTuple):
-    """Scales of keys and values that are cached in int8, one a channel, `GD`."""
+    """Scales of keys and values in an int8 cache, one a channel, `GD`."""
 
     key: ir.Value
     value: ir.Value
 
 
 class Heads(NamedTuple):
-    """Widths, scale and reach of one layer's attention."""
+    """Widths, scale and window of one layer's attention."""
 
     query: int
     key_value: int
@@ -55,7 +55,7 @@ class Heads(NamedTuple):
     rope: Rope | None
     softcap: float | None
     sinks: ir.Value | None = None
-    """A score of each query head that joins its softmax; None where there is none."""
+    """The attention sink of each query head; None if there is none."""
 
 
 def fused_attention(
@@ -93,7 +93,7 @@ def _give(builder: GraphBuilder, body: ir.Graph, context_BTx: ir.Value, present:
 
 
 def _angles(compact: Compact, heads: Heads) -> tuple[ir.Value, ...]:
-    """Return what the operator turns queries and keys by: nothing where positions are learned."""
+    """Return the operator's rotary tables: none if positions are learned."""
     if heads.rope is None:
         return ()
     return (*compact.cos_sin[heads.rope, heads.width], compact.position_ids_BT)
@@ -113,7 +113,7 @@ def _grouped_query(
     inputs += rotary or (None, None, None)
     integers: dict[str, Attribute] = {}
     if scales is not None or heads.sinks is not None:
-        inputs += (None, heads.sinks)  # The first would be an attention bias.
+        inputs += (None, heads.sinks)  # The first input would be an attention bias.
     if scales is not None:
         inputs += scales
         integers = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
@@ -141,10 +141,10 @@ def _in_floats(
     heads: Heads,
     scales: CacheScales,
 ) -> tuple[ir.Value, KeyValue]:
-    """Attend to the floats that an int8 cache's levels stand for, and append the new tokens' levels.
+    """Attend to a dequantized int8 cache, and append the new tokens' levels.
 
-    A batch of several rows has nothing cached here, for the operator takes several tokens after a past in one
-    row only; so one place serves for all.
+    A batch of several rows has no past here, because the operator takes several tokens after a past only in
+    one row; so one place serves all rows.
     """
     assert compact.place is not None
     first_1, end_1, _is_step = compact.place
@@ -196,10 +196,10 @@ def turned_parts(
 
 
 def turned(rope: Rope) -> dict[str, Any]:
-    """Return the attribute of `RotaryEmbedding` that says how many channels are turned, if not all are."""
+    """Return the attribute of `RotaryEmbedding` for the number of rotated channels, if not all are."""
     return {} if rope.rotary_dim is None else {"rotary_embedding_dim": rope.rotary_dim}
 
 
 def capped(softcap: float | None) -> dict[str, Any]:
-    """Return the attribute of attention operators that bounds scores, if they are bounded."""
+    """Return the softcap attribute of attention operators, if scores have a softcap."""
     return {} if softcap is None else {"softcap": softcap}

@@ -1,8 +1,8 @@
-"""Queries, keys and values that are made of vectors for all heads, as ONNX operators; see `Latent`.
+"""Latent attention's queries, keys and values as ONNX operators; see `Latent`.
 
-Shape legend: N tokens of all rows, or B batch and T tokens where layers keep these axes, which `leading` then
-are as `Reshape` takes them; W hidden size, R channels of such a vector, H heads, D head dimension, V channels
-of a head's values, x heads * channels.
+Shape legend: N tokens of all rows, or B batch and T tokens if layers keep these axes (`leading`, as `Reshape`
+takes them); W hidden size, R channels of such a vector, H heads, D head dimension, V channels of a head's
+values, x heads * channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from roots_compress.models.ops.attention import Attention, Latent
 def of_latent(
     matrices: Matrices, op: Attention, latent: Latent, module: str, x_NW: ir.Value, leading: tuple[int, ...]
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return queries, keys and values, `Nx`, zeros behind each head's values."""
+    """Return queries, keys and values, `Nx`, with zeros after each head's values."""
     builder = matrices.builder
 
     def normed(projection: str, norm: str) -> ir.Value:
@@ -48,7 +48,7 @@ def of_latent(
 
 
 def _with_zeros(builder: GraphBuilder, value_NHV: ir.Value, op: Attention, axes: int) -> ir.Value:
-    """Return values, which have so many axes, as wide as keys: with zeros behind each head's."""
+    """Return values padded to the width of keys, with zeros after each head's."""
     behind = op.head_dim - op.value_dim
     if not behind:
         return value_NHV
@@ -58,7 +58,7 @@ def _with_zeros(builder: GraphBuilder, value_NHV: ir.Value, op: Attention, axes:
 def without_zeros(
     builder: GraphBuilder, op: Attention, context_Nx: ir.Value, leading: tuple[int, ...]
 ) -> ir.Value:
-    """Return what heads give without the channels that only zeros came to."""
+    """Return the heads' outputs without the channels of the zeros."""
     if op.value_dim == op.head_dim:
         return context_Nx
     split = builder.op("Reshape", context_Nx, builder.integers(*leading, op.heads, op.head_dim))

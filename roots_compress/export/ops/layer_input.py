@@ -15,7 +15,7 @@ from roots_compress.models.spec import LAYER_PROJECTION, LAYER_TABLE
 
 
 def layer_inputs(matrices: Matrices, tokens_N: ir.Value, hidden_NW: ir.Value) -> ir.Value:
-    """Return what the layers read of tokens, `NLP`; see `models/layer_inputs.py`."""
+    """Return the per-layer embeddings of tokens, `NLP`; see `models/layer_inputs.py`."""
     builder, spec = matrices.builder, matrices.config.spec
     wanted = spec.embeddings.layer_inputs
     assert wanted is not None
@@ -34,7 +34,7 @@ def layer_inputs(matrices: Matrices, tokens_N: ir.Value, hidden_NW: ir.Value) ->
 def layer_input(
     matrices: Matrices, op: LayerInput, module: str, x_NW: ir.Value, own_NLP: ir.Value, layer: int
 ) -> ir.Value:
-    """Return what the block of a layer gives, `NW`."""
+    """Return the output of a layer's block, `NW`."""
     builder = matrices.builder
     gate_NP = activate(builder, op.activation, matrices.linear(f"{module}.gate_proj", x_NW))
     own_NP = builder.op("Gather", own_NLP, builder.integer(layer), axis=1)

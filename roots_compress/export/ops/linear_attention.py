@@ -27,14 +27,14 @@ Values = dict[str, ir.Value]
 
 
 class Heads(NamedTuple):
-    """What the heads make of tokens, in float32: queries and keys of key heads, others of value heads."""
+    """The heads' inputs for tokens, in float32: queries and keys of key heads, the others of value heads."""
 
     query_BTx: ir.Value
     key_BTx: ir.Value
     value_BTx: ir.Value
     decay_BTH: ir.Value
     rate_BTH: ir.Value | None
-    """None where values are added to what a matrix holds."""
+    """None if values are added to a matrix."""
 
 
 def linear_attention(
@@ -46,7 +46,7 @@ def linear_attention(
     past_BCJ: ir.Value,
     past_BHKV: ir.Value,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return what the block of a module gives, `NW`, and what to cache: inputs `BCJ`, and matrices `BHKV`."""
+    """Return the output of a module's block, `NW`, and its states: inputs `BCJ`, and matrices `BHKV`."""
     builder = matrices.builder
     read = _projected(matrices, op, module, x_NW)
     past_BJC = builder.op("Transpose", past_BCJ, perm=[0, 2, 1])
@@ -54,7 +54,7 @@ def linear_attention(
     seen_BSC = builder.op("Concat", past_BJC, new_BTC, axis=1)
     parts = _convolved(matrices, op, module, seen_BSC)
     step_NH = builder.op("Add", _float(builder, read["a"]), _float32(matrices, f"{module}.dt_bias"))
-    # A token of padding neither decays a matrix nor is written into it.
+    # Padding does not change a matrix.
     step_BTH = builder.op("Mul", shared.rows(builder.op("Softplus", step_NH)), shared.real())
     decay_BTH = builder.op("Mul", step_BTH, _float32(matrices, f"{module}.A_log", decay=True))
     kind = KINDS[type(op)](matrices, shared, op, module)
@@ -71,7 +71,7 @@ def linear_attention(
 
 
 def _projected(matrices: Matrices, op: LinearAttention, module: str, x_NW: ir.Value) -> Values:
-    """Return what the projections of each segment give, `Nx`, by the segment's first letter."""
+    """Return the outputs of each segment's projections, `Nx`, by the segment's first letter."""
     builder = matrices.builder
     names = {letter: f"{module}.{letter}_proj" for segment in op.segments for letter in segment}
     firsts = [segment[0] for segment in op.segments]
@@ -106,14 +106,14 @@ def _float(builder: GraphBuilder, value: ir.Value) -> ir.Value:
 
 
 def _float32(matrices: Matrices, name: str, *, decay: bool = False) -> ir.Value:
-    """Return a vector of the checkpoint in float32; of logarithms of decays minus what they are of."""
+    """Return a vector of the checkpoint in float32; for logarithms of decays, minus their exponentials."""
     vector = matrices.state[name].float()
     return matrices.builder.weight(f"{name}_float32", -vector.exp() if decay else vector)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of linear attention does by itself; see its block in `models/blocks/`."""
+    """The own part of a kind of linear attention; see its block in `models/blocks/`."""
 
     matrices: Matrices
     shared: Shared
@@ -126,19 +126,19 @@ class Kind:
         return self.matrices.builder
 
     def heads(self, read: Values, parts: Values, step_BTH: ir.Value, decay_BTH: ir.Value) -> Heads:
-        """Return what the heads make of projections, and of queries, keys and values, by their letters."""
+        """Return the heads' inputs from projections, queries, keys and values, by their letters."""
         raise NotImplementedError
 
     def read(self, given_BTx: ir.Value, value_BTx: ir.Value) -> ir.Value:
-        """Return what is read, for what the heads read and their values."""
+        """Return the output, from the heads' outputs and their values."""
         return given_BTx
 
     def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value) -> ir.Value:
-        """Return what is read, normalised and multiplied by the gate."""
+        """Return the output, normalised and multiplied by the gate."""
         raise NotImplementedError
 
     def gain(self) -> ir.Value:
-        """Return that of the norm."""
+        """Return the norm's gain."""
         return self.matrices.vector(f"{self.module}.norm.weight")
 
     def by_head(self, x_BTx: ir.Value, factor_H: ir.Value) -> ir.Value:
@@ -166,7 +166,7 @@ class GatedDelta(Kind):
         return Heads(query_BTx, key_BTx, parts["v"], decay_BTH, rate_BTH)
 
     def gated(self, given_Nx: ir.Value, gate_Nx: ir.Value) -> ir.Value:
-        """Normalise what each head reads, then multiply it by the gate."""
+        """Normalise each head's output, then multiply it by the gate."""
         return self.builder.op("Mul", self.normed(given_Nx, self.op.value_heads, self.gain()), gate_Nx)
 
     def _unit(self, x_BTx: ir.Value, factor: float) -> ir.Value:

@@ -15,7 +15,7 @@ from roots_compress.models.ops.mlp import Activation, Mlp
 
 
 def mlp(matrices: Matrices, op: Mlp, module: str, x_NW: ir.Value) -> ir.Value:
-    """Return what the block of a module gives for what it reads, `NW`."""
+    """Return the output of a module's block for its input, `NW`."""
     builder = matrices.builder
     projections = [f"{module}.{name}" for name in op.producers]
     if not op.gated:

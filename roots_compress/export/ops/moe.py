@@ -1,8 +1,9 @@
 """A mixture of experts as ONNX operators.
 
 ONNX Runtime's `MoE` and `QMoE` run a token's own experts only. On a CPU (1.31) they take experts whose gate
-has SiLU, the rows of gate and up by turns; `QMoE` takes the grouped formats, in groups of a size that divides
-both widths. Elsewhere, and in a portable graph, every expert runs on every token, and the router weighs them.
+has SiLU, with the rows of gate and up interleaved; `QMoE` takes the grouped formats, if the group size
+divides both widths. Otherwise, and in a portable graph, every expert runs on every token, and the router
+weighs them.
 
 Shape legend: N tokens of all rows of the batch, W hidden size, F channels, E experts, K experts chosen for a
 token.
@@ -22,11 +23,11 @@ from roots_compress.models.ops.moe import Clamp, Groups, Moe
 LEAST_GROUP = 16
 """Values that share a scale in `QMoE`, which takes powers of two from here on."""
 ROUTER_WEIGHTS = 14
-"""The place of the experts' weights among the inputs of `QMoE`, the last."""
+"""The index of the experts' weights among the inputs of `QMoE`, the last."""
 
 
 def moe(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
-    """Return the weighted sum of what the chosen experts give, `NW`."""
+    """Return the weighted sum of the chosen experts' outputs, `NW`."""
     if _is_fusible(matrices, op, module):
         return _fused(matrices, op, module, x_NW)
     builder = matrices.builder
@@ -49,7 +50,7 @@ def moe(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
 
 
 def _clamped(builder: GraphBuilder, clamp: Clamp, gate_NF: ir.Value, up_NF: ir.Value) -> ir.Value:
-    """Return what a gate gives for another layer's outputs, both bounded; see `Clamp`."""
+    """Return the gated outputs of a layer, with both factors bounded; see `Clamp`."""
     least, most = builder.floats(-clamp.limit), builder.floats(clamp.limit)
     gate_NF, up_NF = builder.op("Clip", gate_NF, None, most), builder.op("Clip", up_NF, least, most)
     slope_NF = builder.op("Sigmoid", builder.op("Mul", gate_NF, builder.floats(clamp.alpha)))
@@ -58,7 +59,7 @@ def _clamped(builder: GraphBuilder, clamp: Clamp, gate_NF: ir.Value, up_NF: ir.V
 
 
 def _is_fusible(matrices: Matrices, op: Moe, module: str) -> bool:
-    """Return whether ONNX Runtime's operators express a block as it is stored."""
+    """Return whether ONNX Runtime's operators express a block in its stored format."""
     shapes = op.matrices(matrices.config.hidden_size)
     (weight_format, size), *others = {matrices.storage(f"{module}.{name}") for name in shapes}
     if matrices.builder.portable or op.activation != "silu" or others or weight_format == "w8a8":
@@ -78,7 +79,8 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
     if plain:
         logits_NE = matrices.linear(f"{module}.router", x_NW)
     else:
-        # The operators weigh the chosen by a softmax, which gives back what these are the logarithms of.
+        # The operators weigh the chosen experts by a softmax, which restores the weights from these
+        # logarithms.
         weights_NE = _routed(matrices, op, module, x_NW)
         least = builder.floats(1e-30 if builder.dtype == ir.DataType.FLOAT else 1e-7)
         logits_NE = builder.op("Log", builder.op("Max", weights_NE, least))
@@ -137,7 +139,7 @@ def _second(matrices: Matrices, op: Moe, module: str, part: str) -> ir.Value:
 
 
 def _routed(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
-    """Return each expert's weight for each token, 0 where it is not chosen, `NE`."""
+    """Return each expert's weight for each token, 0 if not chosen, `NE`."""
     builder = matrices.builder
     logits_NE = builder.cast(matrices.linear(f"{module}.router", x_NW), ir.DataType.FLOAT)
     sigmoid = op.scores == "sigmoid"
@@ -166,7 +168,7 @@ def _routed(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Valu
 
 
 def _in_best_groups(builder: GraphBuilder, groups: Groups, experts: int, ranked_NE: ir.Value) -> ir.Value:
-    """Return the experts' ranks, minus infinity outside of each token's best groups, `NE`."""
+    """Return the experts' selection scores, minus infinity outside each token's best groups, `NE`."""
     shape = builder.integers(-1, groups.count, experts // groups.count)
     ranked_NGX = builder.op("Reshape", ranked_NE, shape)
     best_NGx, _ = builder.op_outputs("TopK", (ranked_NGX, builder.integers(groups.best)), 2, axis=-1)

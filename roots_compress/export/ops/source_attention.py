@@ -21,12 +21,12 @@ from roots_compress.models.ops.attention import Attention
 
 @dataclass(frozen=True)
 class SourceInputs:
-    """What the cross-attentions of a decoder share."""
+    """Data that the cross-attentions of a decoder share."""
 
     states_NW: ir.Value
     """The encoder's output, of all rows."""
     shape_BSx: ir.Value
-    """Batch, tokens of the source, and -1 for what is left."""
+    """Batch, tokens of the source, and -1 for the rest."""
     mask_BS: ir.Value
     """int32: 1 at tokens of the source."""
     bias_B1TS: ir.Value
@@ -45,11 +45,11 @@ def cached_attention(
     angles: CosSin | None,
     past: KeyValue,
 ) -> tuple[ir.Value, KeyValue]:
-    """Return what a decoder's self-attention gives, `NW`, and all keys and values.
+    """Return the output of a decoder's self-attention, `NW`, and all keys and values.
 
     Args:
-        op: causal, and without a window.
-        added_1HTS: what distances add to the scores.
+        op: a causal one without a window.
+        added_1HTS: the scores' bias by distance.
     """
     assert op.causal, "a decoder's attention to itself is not causal"
     _check_plain(op)

@@ -20,7 +20,7 @@ from roots_compress.models.ops.attention import Attention
 def taking_attention(
     matrices: Matrices, shared: Shared, op: Attention, module: str, x_NW: ir.Value, given: KeyValue
 ) -> ir.Value:
-    """Return what an attention gives, `NW`, for the keys and values `BGSD` that the giving layer caches."""
+    """Return an attention's output, `NW`, for the keys and values `BGSD` in the giving layer's cache."""
     builder, norm = matrices.builder, op.qk_norm
     compact = shared.compact
     if compact is not None:  # See `self_attention`.
@@ -50,7 +50,7 @@ def _fused(
     query_BTx: ir.Value,
     given: KeyValue,
 ) -> ir.Value:
-    """Attend by the fused operator, which adds nothing to a cache where it is handed no new keys."""
+    """Attend by the fused operator, which adds nothing to a cache if it gets no new keys."""
     builder = matrices.builder
     nothing_B0x = shared.no_keys(op.kv_heads * op.head_dim)
     inputs: list[ir.Value | None] = [

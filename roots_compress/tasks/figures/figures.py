@@ -1,4 +1,4 @@
-"""The figures that a task has: those of quality, and those of the work that is timed."""
+"""The kinds of a task's figures: metrics of quality, and timed workloads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 EXACT_DIGITS = 12
-"""Decimals of a difference; beyond, doubles between 0 and 100 hold nothing but their rounding."""
+"""Decimals of a difference; further ones of doubles between 0 and 100 are rounding."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -17,7 +17,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(ratio: float) -> str:
-    """Return by how much a ratio differs from 1: `+5.0%`."""
+    """Return the difference of a ratio from 1: `+5.0%`."""
     return f"{round(ratio - 1, 3) + 0.0:+.1%}"  # No `-0.0%`.
 
 
@@ -32,29 +32,30 @@ class Metric:
     digits: int = 3
     """Decimals in a table."""
     relative: bool = True
-    """Whether two values compare by their ratio, which is of positive ones only, or by their difference."""
+    """Whether two values compare by their ratio (positive values only) or by their difference."""
     across_tokenizers: bool = False
-    """Whether values compare between models with unlike tokenizers."""
+    """Whether values compare between models with different tokenizers."""
     optional: bool = False
-    """Whether a row may lack it: what measures it need not be installed, or earlier versions had none."""
+    """Whether a row may lack it, because a package is missing or an earlier version did not measure it."""
     package: str = ""
-    """The module of an optional package that it takes, where it takes one."""
+    """The optional package's module that it needs, if any."""
     gate: str = ""
-    """Its name in gates, where that is not `name`."""
+    """Its name in gates, if that is not `name`."""
     to_first: bool = False
-    """Whether it is likeness to the run's first model, so that it compares between runs of one such model."""
+    """Whether it is similarity to the run's first model, so that it compares only between runs of that
+    model."""
     most: float | None = None
-    """No value is above it, and an interval ends there; None where any may be."""
+    """The largest possible value, where an interval ends; None if unlimited."""
     logarithm: str | None = None
-    """The metric that is proportional to this one's logarithm, text by text, and compares between models with
-    unlike tokenizers."""
+    """The metric proportional to this one's logarithm for each text, which compares between models with
+    different tokenizers."""
 
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""
         return f"{value:.{self.digits}f}"
 
     def shown_of(self, quality: Mapping[str, float]) -> str:
-        """Return what tables show of a row's figures; `n/a` where an optional one is not there."""
+        """Return a row's value as tables show it; `n/a` if an optional one is missing."""
         return "n/a" if self.optional and self.name not in quality else self.shown(quality[self.name])
 
     def compared(self, before: float, after: float) -> float:
@@ -65,19 +66,19 @@ class Metric:
         return after / before if self.relative else round(after - before, EXACT_DIGITS)
 
     def shown_compared(self, compared: float) -> str:
-        """Return what tables show of that: `1.050x`, or `-0.012`."""
+        """Return the comparison as tables show it: `1.050x`, or `-0.012`."""
         if self.relative:
             return f"{compared:.3f}x"
         return f"{round(compared, self.digits) + 0.0:+.{self.digits}f}"  # No `-0.000`.
 
     def change(self, before: float, after: float) -> str:
-        """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
+        """Return a change as sentences show it: `perplexity +5.0%`, or `accuracy -0.012`."""
         compared = self.compared(before, after)
         told = percent(compared) if self.relative else self.shown_compared(compared)
         return f"{self.heading} {told}"
 
     def from_position(self, start: int) -> str:
-        """Return the key of its value over the tokens of windows from a position on, up to the next such."""
+        """Return the key of its value over the tokens from a position in windows up to the next group."""
         return f"{self.name}_from_{start}"
 
     @property
@@ -100,21 +101,21 @@ class Metric:
         return after < before if self.better == "lower" else after > before
 
     def cost(self, compared: float) -> float:
-        """Return how many times worse that makes a model, below 1 where it is better.
+        """Return the factor by which a model is worse, below 1 if it is better.
 
-        A difference counts as a ratio does by its logarithm: costs multiply where differences add up.
+        A difference is treated like the logarithm of a ratio: costs multiply as differences add up.
         """
         ratio = compared if self.relative else math.exp(compared)
         return ratio if self.better == "lower" else 1 / ratio
 
     def of_cost(self, cost: float) -> float:
-        """Return the ratio or the difference that has a cost."""
+        """Return the ratio or the difference for a cost."""
         ratio = cost if self.better == "lower" else 1 / cost
         return ratio if self.relative else round(math.log(ratio), EXACT_DIGITS)
 
 
 def share(name: str, heading: str, *, digits: int = 4, optional: bool = False, package: str = "") -> Metric:
-    """Return a metric that is the better the higher, compares by differences, and with any tokenizer."""
+    """Return a metric that is better if higher, and compares by differences and across tokenizers."""
     return Metric(
         name,
         heading,
@@ -133,32 +134,32 @@ AGREEMENT = (
     Metric("kl_p99", "KL at 99%", "lower", digits=4, relative=False, optional=True, to_first=True),
     Metric("same_top", "same first choice", "higher", relative=False, optional=True, digits=4, to_first=True),
 )
-"""Likeness to the run's first model at each scored place, which may be a token or a text: the divergence
-KL(first || model) in nats, and the share of places where both have the same likeliest choice."""
+"""Agreement with the run's first model at each scored position (a token or a text): the divergence KL(first
+|| model) in nats, and the share of positions with the same likeliest choice."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of work that is timed, at each length: a figure in units of it a second."""
+    """A kind of work that is timed at each length: its figure is in units a second."""
 
     phase: str
-    """What the work is called, as in the gate `max_decode_ms`."""
+    """Its name, as in the gate `max_decode_ms`."""
     figure: str
     """Its key in `metrics.json`, which ends in `_per_second`."""
     heading: str
     title: str
-    """Of its chart."""
+    """Title of its chart."""
     unit: str
-    """What the figure counts, in the singular: `token`."""
+    """The unit, in the singular: `token`."""
 
     @property
     def words(self) -> str:
-        """What sentences and headings call the work."""
+        """Its name in sentences and headings."""
         return self.phase.replace("_", " ")
 
     @property
     def time_name(self) -> str:
-        """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
+        """The name of the milliseconds of a unit, in gates and in a search's figures."""
         return f"{self.phase}_ms"
 
     @property

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 LOGITS_BYTES = 1 << 27
 """Logits of one model held at a time, unless a single window has more."""
 STARTS = (1, *(1 << power for power in range(6, 31)))
-"""Where the parts of a window begin whose perplexities are told apart; each is as long as all before it."""
+"""The first positions of the parts of a window with separate perplexities; each is as long as all before
+it."""
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """What a model pays for a text."""
+    """The loss of a model on a text."""
 
     perplexity: float
     """The exponential of the mean negative log-likelihood of a token."""
@@ -65,12 +66,12 @@ def perplexity(
 def window_predictions(
     model: LanguageModel, windows: EvaluationWindows, *, batch_size: int | None = None
 ) -> Iterator[Predictions]:
-    """Yield what a model says of every token of windows but their first; see `perplexity`."""
+    """Yield a model's predictions for every token of windows but the first; see `perplexity`."""
     _check_windows(model, windows)
     tokens = windows.input_ids.shape[1]
     rows = batch_size or max(1, LOGITS_BYTES // (4 * model.vocab_size * (tokens - 1)))
     for done, batch_BT in _batches(windows.input_ids, rows):
-        # The last token is scored and predicts nothing that is.
+        # The last token is scored; its prediction is not.
         logits_BTV = model.logits(batch_BT[:, :-1])
         examples_B = np.arange(done - len(batch_BT), done)
         yield Predictions(
@@ -81,7 +82,7 @@ def window_predictions(
 
 
 def windows_perplexity(scored: Scored, windows: EvaluationWindows) -> Perplexity:
-    """Return what a model pays for windows, by what it says of `window_predictions`.
+    """Return a model's loss on windows, from its `window_predictions`.
 
     Raises:
         StageError: the perplexity is beyond what a double holds.
@@ -99,14 +100,14 @@ def windows_perplexity(scored: Scored, windows: EvaluationWindows) -> Perplexity
 
 
 def response_predictions(model: LanguageModel, conversations: Responses) -> Iterator[Predictions]:
-    """Yield what a model says of the answers of conversations, each given all that stands before it.
+    """Yield a model's predictions for the answers of conversations, each given everything before it.
 
     Raises:
         InputError: the conversations do not fit the model's context or vocabulary.
     """
     _check_windows(model, conversations)
     rows = max(1, LOGITS_BYTES // (4 * model.vocab_size * conversations.input_ids.shape[1]))
-    # Else the length of the longest conversation would turn the keys of all.
+    # Otherwise the longest conversation's length would choose the rotary factors for all.
     together = rows if model.renewed_after is None else 1
     for done, batch_BT in _batches(conversations.input_ids, rows):
         first = done - len(batch_BT)
@@ -119,7 +120,7 @@ def response_predictions(model: LanguageModel, conversations: Responses) -> Iter
 def _response_logits(model: LanguageModel, ids_BT: Tokens, scored_BT: NDArray[np.bool_]) -> Logits:
     """Return the logits of scored tokens, `(n, V)`.
 
-    What follows the last answer of a row is padding, which nothing before it sees.
+    Everything after the last answer of a row is padding, which no earlier token sees.
     """
     longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1
     logits_BTV = model.logits(ids_BT[:, : longest - 1])
@@ -155,7 +156,7 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
         raise InputError(
             f"{count} windows of {tokens} tokens score no token", remedy="Give more held-out text."
         )
-    # One token less is read than a window has.
+    # One token less than the window is read.
     if tokens - 1 > model.max_context:
         raise InputError(
             f"windows of {tokens} tokens are longer than the model's context of {model.max_context}",
@@ -170,11 +171,11 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
 
 
 def paid(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
-    """Return what a model pays for windows by its total negative log-likelihood."""
+    """Return a model's loss on windows, from its total negative log-likelihood."""
     value = exponential(nll_nats / windows.scored_tokens)
     return Perplexity(value, bits_per_byte(nll_nats, windows.text_bytes), nll_nats)
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """Return a negative log-likelihood in bits for each byte of the text that it is of."""
+    """Return a negative log-likelihood in bits per byte of its text."""
     return nats / (math.log(2) * text_bytes)

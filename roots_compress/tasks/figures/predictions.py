@@ -1,9 +1,9 @@
-"""What models say at the scored places of examples: each place's loss, and how far two models are apart.
+"""Predictions at the scored positions of examples: the loss of each, and the divergence of two models.
 
-Logits are widened to float64 before a softmax; natural logarithms are summed in float64. Two models are
-read in lockstep, some examples at a time, so that the logits of neither are ever held for all of the text.
+Logits are widened to float64 before a softmax; natural logarithms are summed in float64. Two models run in
+lockstep, some examples at a time, so that the logits of the whole text are never in memory.
 
-Shape legend: N scored places, n those of a part, V choices (tokens, or labels), E examples.
+Shape legend: N scored positions, n those of a part, V choices (tokens, or labels), E examples.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Doubles = NDArray[np.float64]
 
 
 class Predictions(NamedTuple):
-    """The logits of some scored places, in the order of their examples."""
+    """The logits at some scored positions, in the order of their examples."""
 
     logits: Logits
     """`(n, V)`."""
     targets: Tokens
     """`(n,)`: the right choices."""
     examples: Tokens
-    """`(n,)`: the numbers of the places' examples, ascending."""
+    """`(n,)`: the numbers of the positions' examples, ascending."""
 
 
 class Softmax(NamedTuple):
@@ -66,24 +66,24 @@ class Softmax(NamedTuple):
     def divergence(self, other: Softmax) -> Doubles:
         """Return the Kullback-Leibler divergence of each row, KL(self || other), in nats.
 
-        The memory of `shifted` is used up.
+        The memory of `shifted` is overwritten.
         """
         np.subtract(self.shifted, other.shifted, out=self.shifted)
         expected_n = np.einsum("nv,nv->n", self.weights, self.shifted) / self.sums
-        # Rounding may leave that of two equal distributions below zero.
+        # Rounding may make that of two equal distributions negative.
         found_n: Doubles = np.maximum(expected_n - np.log(self.sums) + np.log(other.sums), 0.0)
         return found_n
 
 
 class Scores(NamedTuple):
-    """A figure by example, `(E,)` each: its sum over the example's places, and how many these are."""
+    """A figure by example, `(E,)` each: its sum over the example's positions, and their number."""
 
     sums: Doubles
     counts: Tokens
 
     @classmethod
     def by_example(cls, values_N: NDArray[np.float64] | NDArray[np.bool_], examples_N: Tokens) -> Scores:
-        """Return the values of places put together by their examples; those without a place are left out."""
+        """Return the values of positions grouped by example; examples without a position are left out."""
         _, numbers_N = np.unique(examples_N, return_inverse=True)
         sums_E = np.bincount(numbers_N, weights=values_N.astype(np.float64))
         return cls(sums_E.astype(np.float64), np.bincount(numbers_N).astype(np.int64))
@@ -91,18 +91,18 @@ class Scores(NamedTuple):
 
 @dataclass
 class Scored:
-    """What a model has said at the scored places of all parts so far."""
+    """A model's predictions at the scored positions of all parts so far."""
 
     total: float = 0.0
     """The summed negative log-probability of the targets, in nats."""
     parts: list[Doubles] = field(default_factory=list)
-    """Of each part, that of each place."""
+    """Of each part, the nats of each position."""
     _given: list[Tokens] = field(default_factory=list)
     _targets: list[Tokens] = field(default_factory=list)
     _examples: list[Tokens] = field(default_factory=list)
 
     def add(self, part: Predictions, nats: list[Doubles]) -> None:
-        """Count a part in, whose places' nats come in pieces."""
+        """Add a part, whose nats come in pieces."""
         self.total += math.fsum(float(piece.sum()) for piece in nats)
         self.parts.append(np.concatenate(nats))
         self._given.append(part.logits.argmax(axis=1))
@@ -126,7 +126,7 @@ class Scored:
 
     @property
     def examples(self) -> Tokens:
-        """`(N,)`: the number of each place's example."""
+        """`(N,)`: the number of each position's example."""
         return np.concatenate(self._examples)
 
 
@@ -135,7 +135,7 @@ class Measured:
     """The quality of a model."""
 
     figures: dict[str, float]
-    """By the names of metrics, in their order."""
+    """Values by the names of metrics, in their order."""
     scores: Scores
     """The first metric by example; see `Task.of_mean`."""
     divergence: Scores | None = None
@@ -146,7 +146,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near a model is to another at each scored place, `(N,)`."""
+    """The agreement of a model with another at each scored position, `(N,)`."""
 
     divergence: Doubles
     """KL(other || model), in nats."""
@@ -189,7 +189,7 @@ def score_both(
     count: int,
     progress: Progress | None = None,
 ) -> tuple[Scored, Scored, Agreement]:
-    """Score the predictions of a model and of another for the same places, and compare them; see `score`."""
+    """Score two models' predictions at the same positions, and compare them; see `score`."""
     scored, other_scored = Scored(), Scored()
     divergences: list[Doubles] = []
     for part, other in zip(parts, others, strict=True):
@@ -221,7 +221,7 @@ def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:
 
 
 def _softmaxes(*logits: Logits) -> Iterator[tuple[slice, tuple[Softmax, ...]]]:
-    """Yield the softmax of some rows after the other, of arrays `(n, V)` of equal shapes."""
+    """Yield the softmax of arrays `(n, V)` of equal shapes, some rows at a time."""
     count, width = logits[0].shape
     step = max(1, WIDENED_BYTES // (8 * width))
     for start in range(0, count, step):

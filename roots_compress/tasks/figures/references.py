@@ -1,4 +1,4 @@
-"""Figures of texts that a model wrote, against those that it was to write.
+"""Figures of a model's texts against references.
 
 Exact match is computed here; chrF and BLEU by sacrebleu (Post 2018, arXiv:1804.08771) and ROUGE-L by
 rouge-score, where these packages are installed: `pip install roots-compress[references]`.
@@ -24,7 +24,7 @@ def reference_figures(written: Sequence[str], references: Sequence[str]) -> dict
     """Return the figures of texts, each against its reference, by the names of metrics.
 
     Exact match and ROUGE-L are from 0 to 1, and chrF and BLEU of all texts together from 0 to 100. Space at
-    the ends of texts counts for nothing.
+    the ends of texts is ignored.
     """
     pairs = [(ours.strip(), theirs.strip()) for ours, theirs in zip(written, references, strict=True)]
     figures = {"exact_match": sum(ours == theirs for ours, theirs in pairs) / len(pairs)}
@@ -40,7 +40,7 @@ def reference_figures(written: Sequence[str], references: Sequence[str]) -> dict
 
 
 def _installed(module: str) -> Any:
-    """Return a module of a package that may be installed; None where it is not."""
+    """Return a module of an optional package; None if it is not installed."""
     try:
         return import_module(module)
     except ImportError:
