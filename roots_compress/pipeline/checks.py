@@ -1,4 +1,4 @@
-"""What a recipe asks of a model and of a text, checked stage by stage without loading weights."""
+"""Checks a recipe against its model and text, stage by stage, without loading weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from roots_compress.stages.registry import stage_of
 
 
 def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
-    """Ask every stage, in their order, whether it can be carried out on what the one before it makes.
+    """Check every stage in order against the result of the one before it.
 
     Returns:
-        The recipe, its windows fitted to all these models where their length was not given.
+        The recipe; windows whose length was not given are fitted to all these models.
 
     Raises:
-        InputError: a stage does not suit its model, windows are longer than a context, or a teacher is asked
-            for more tokens than its vocabulary has.
+        InputError: a stage does not suit its model, windows are longer than a context, or `top_k` exceeds a
+            teacher's vocabulary.
     """
     placed = list(placed_stages(recipe))
     labels = len(info.labels)
@@ -49,7 +49,8 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
     _check_contexts(recipe, along)
     for index, (place, stage) in enumerate(placed):
         chosen = index >= len(recipe.stages)
-        # Choices of a search follow the stages, not one another. One that leaves no legal width is left out.
+        # Each choice of a search follows the stages, not another choice. One without a legal width is left
+        # out.
         before = replace(info, spec=None) if chosen else info
         with located(place, of_recipe=True):
             made = stage_of(stage).check(stage, before)
@@ -60,7 +61,7 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
 
 
 def _fitted(recipe: Recipe, contexts: Sequence[int]) -> Recipe:
-    """Return the recipe with windows that fit into its models' contexts, where their length was not given.
+    """Return the recipe with windows fitted to its models' contexts, if their length was not given.
 
     Args:
         contexts: as for `context_faults`.
@@ -90,7 +91,7 @@ def _check_contexts(recipe: Recipe, contexts: Sequence[int]) -> None:
 
 
 def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
-    """Refuse at once what a stage would refuse by the text and the shape of the model it starts from.
+    """Refuse early what a stage would refuse because of the text or its model's shape.
 
     Raises:
         InputError, GateMissedError: as the stage raises them.
@@ -110,12 +111,13 @@ def check_text(
     tokenizer: PreTrainedTokenizerFast,
     info: ModelInfo,
 ) -> None:
-    """Check that the text fills a window of each length that the recipe asks for.
+    """Check that the text fills a window of each length in the recipe.
 
-    Calibration windows longer than the model's context are cut to it.
+    Calibration windows longer than the model's context are shortened to it.
 
     Raises:
-        InputError: the held-out or the training text is too short, or the held-out one tells nothing.
+        InputError: the held-out or the training text is too short, or the held-out text cannot measure
+            quality.
     """
     held_out.check(tokenizer)
     asked: list[tuple[int, Location]] = []
@@ -135,7 +137,7 @@ def check_cache_folders(recipe: Recipe, run: Path) -> None:
     """Refuse folders for teachers' caches that cannot be made, or that a run may delete.
 
     Raises:
-        InputError: there is such a one.
+        InputError: there is one.
     """
     for place, stage in placed_stages(recipe):
         for keys, loss in losses_of(stage):

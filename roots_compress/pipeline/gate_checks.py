@@ -1,4 +1,4 @@
-"""What can be said of a recipe's gates before anything is made: whether their figures will be there."""
+"""Checks of a recipe's gates before anything is made: whether their figures will exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from roots_compress.tasks.base import Task
 
 
 def check_gates(recipe: Recipe, task: Task[Any]) -> None:
-    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
+    """Refuse a gate on a figure that the models' task does not have, or that a search does not use.
 
     Raises:
         InputError: there is such a one.
@@ -46,7 +46,7 @@ def check_gates(recipe: Recipe, task: Task[Any]) -> None:
 
 
 def _require_package(task: Task[Any], gate: str, where: Key) -> None:
-    """Refuse a gate on a figure that no package here can take.
+    """Refuse a gate on a figure whose package is not installed.
 
     Raises:
         InputError: the metric's package is not installed.
@@ -62,11 +62,11 @@ def _require_package(task: Task[Any], gate: str, where: Key) -> None:
 
 
 def read_stored(recipe: Recipe, folder: Path, task: Task[Any], threads: int) -> dict[Path, RunMetrics]:
-    """Return the stored runs that gates compare with, by their paths.
+    """Return the stored runs that gates compare with, by path.
 
     Raises:
-        InputError: one is not there or cannot be read, is the run itself or one of another task, lacks the
-            row, or was timed on another machine, where a gate on speed compares with it.
+        InputError: one is missing or cannot be read, is the run itself, has another task, lacks the row, or
+            was timed on another machine although a gate on speed compares with it.
     """
     stored: dict[Path, RunMetrics] = {}
     for place, gates, stage in placed_gates(recipe):
@@ -117,10 +117,10 @@ def read_stored(recipe: Recipe, folder: Path, task: Task[Any], threads: int) -> 
 def check_protocol(
     recipe: Recipe, task: Task[Any], stored: Mapping[Path, RunMetrics], examples: EvaluationWindows
 ) -> None:
-    """Refuse a gate that compares quality with a stored run that was measured otherwise.
+    """Refuse a gate that compares quality with a stored run that was measured differently.
 
     Raises:
-        InputError: text or windows differ, or the tokenizers do and nothing is comparable between them.
+        InputError: text or windows differ, or the tokenizers differ and no figure is comparable.
     """
     count, block_size = examples.input_ids.shape
     for place, gates, _ in placed_gates(recipe):

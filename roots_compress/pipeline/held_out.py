@@ -1,4 +1,4 @@
-"""What a run's quality is measured on: held-out text, cut once for each tokenizer."""
+"""The examples for a run's quality: held-out text, cut once for each tokenizer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from roots_compress.tasks.base import Task
 
 
 class HeldOut:
-    """The examples of a run; its stages as a rule share one tokenizer."""
+    """The examples of a run; its stages usually share one tokenizer."""
 
     def __init__(self, recipe: Recipe, text: TextSplit, task: Task[Any]) -> None:
         self._recipe, self._text, self._task = recipe, text, task
         self._cut: dict[Hashable, EvaluationWindows] = {}
 
     def examples(self, tokenizer: PreTrainedTokenizerFast) -> EvaluationWindows:
-        """Return what the task measures quality on, in a tokenizer's tokens.
+        """Return the task's examples for quality, in a tokenizer's tokens.
 
         Raises:
             InputError: the text is too short for it.
@@ -39,7 +39,7 @@ class HeldOut:
         return self._cut[key]
 
     def check(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Check that the task can measure quality on what `examples` returns.
+        """Check that the task can measure quality on the result of `examples`.
 
         Raises:
             InputError: it cannot.
@@ -50,7 +50,7 @@ class HeldOut:
 
     @contextmanager
     def _told_where(self) -> Iterator[None]:
-        """Have errors name what the held-out text is a part of."""
+        """Let errors name the source of the held-out text."""
         try:
             yield
         except InputError as error:

@@ -1,7 +1,7 @@
-"""What can be said of a request before anything is made: whether it can be carried out, and from what.
+"""Checks of a request before anything is made: whether it can be carried out, and from which model.
 
-Checks go by their cost: files and headers first, then tokenizers and text. Nothing is written, and nothing
-that takes seconds to import, torch above all, is imported for a request that is refused without it.
+Cheap checks come first: files and headers, then tokenizers and text. Nothing is written. Libraries that take
+seconds to import, such as torch, are not imported for a request that is refused without them.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ from roots_compress.training.parallel.shares import team_size
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for every stage of a run, checked before anything is written."""
+    """Data that is the same for every stage of a run, checked before anything is written."""
 
     recipe: Recipe
     text: TextSplit
     device: str
     threads: int
     held_out: HeldOut
-    """What quality is measured on."""
+    """The examples for quality."""
     texts: dict[str, str]
     """sha256 of the training and the held-out text, which every stage reads."""
     first: ModelInfo
-    """What is known of the model that the run begins with, or that its first stage makes."""
+    """The facts about the run's first model, or about the model that its first stage makes."""
     task: Task[Any] = CAUSAL_LM
-    """What the run's models are for."""
+    """The task of the run's models."""
     stored: Mapping[Path, RunMetrics] = field(default_factory=dict)
-    """The stored runs that gates compare with, by their paths, read before anything is made."""
+    """The stored runs that gates compare with, by path, read before anything is made."""
     hashes: FileHashes = field(default_factory=FileHashes)
-    """Of the files that the run reads: its model, its students, and its stages of before."""
+    """Hashes of the files that the run reads: its model, its students, and its earlier stages."""
 
 
 def prepare(recipe: Recipe, folder: Path) -> Setting:
-    """Check all that can be checked before a stage runs, and read the text.
+    """Check everything that can be checked before a stage runs, and read the text.
 
     Raises:
         InputError: the folder is in use, the device, the model, a student or the text is missing or cannot be
-            used, a ratio leaves the model no legal width, or what gates compare with is not there.
+            used, a ratio leaves the model no legal width, or a run that gates compare with is missing.
     """
     refuse_foreign(folder)
     refuse_inside(folder, recipe.model)
@@ -79,11 +79,11 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     recipe = check_chain(recipe, info)
     _check_processes(recipe)
     if recipe.device == "cuda":
-        _resolve_device(recipe)  # whether there is one takes torch to find out
+        _resolve_device(recipe)  # only torch can tell whether there is one
     text = load_text(recipe.data, seed=recipe.seed, kind=info.task.records, labels=info.labels)
     held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
-        # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
+        # Not before the text, unless a stage needs it: reading a large GGUF file's takes seconds.
         check_text(recipe, text, held_out, info.tokenizer(), info)
         check_protocol(recipe, info.task, stored, held_out.examples(info.tokenizer()))
         if recipe.stages:
@@ -102,7 +102,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
 
 
 def prepare_evaluation(recipe: Recipe) -> TextSplit:
-    """Check what is to be evaluated, a recipe's `model` that may also be a graph, and read the text.
+    """Check a recipe's `model` for evaluation, which may also be a graph, and read the text.
 
     Raises:
         InputError: the model or the text is missing or cannot be used.
@@ -121,10 +121,10 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
 
 
 def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
-    """Return what a run's models are for: their own task, or the one for the records that the run reads.
+    """Return the task of a run's models: their own, or the one for the run's records.
 
     Raises:
-        InputError: its models do nothing with such records, or cannot be tuned.
+        InputError: its models cannot use such records, or cannot be tuned.
     """
     kind = recipe.data.records
     for place, stage in placed_stages(recipe):
@@ -150,7 +150,7 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
 
 
 def _first_model(recipe: Recipe) -> ModelInfo:
-    """Return what is known of the model that the run begins with, or that its first stage makes."""
+    """Return the facts about the run's first model, or about the model that its first stage makes."""
     info = _shape_of_first(recipe)
     if recipe.data.labels:
         info = _with_labels(recipe, info)
@@ -160,10 +160,10 @@ def _first_model(recipe: Recipe) -> ModelInfo:
 
 
 def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
-    """Return what is known of an encoder that gets a head for the labels of the settings.
+    """Return the facts about an encoder that gets a head for the labels of the settings.
 
     Raises:
-        InputError: the model is no encoder or has labels of its own, or nothing would teach the new head.
+        InputError: the model is no encoder or already has labels, or no stage would train the new head.
     """
     where, spec = recipe_key("data", "labels"), info.spec
     if spec is None or info.labels or [*spec.stacks] != ["encoder"]:
@@ -207,7 +207,7 @@ def _check_processes(recipe: Recipe) -> None:
     """Refuse processes that cannot share a training's steps evenly, or that torchrun did not start.
 
     Raises:
-        InputError: some training asks for such ones.
+        InputError: a training needs such processes.
     """
     for place, stage in placed_stages(recipe):
         whole = any(loss.whole_micro_batches for _, loss in losses_of(stage)) or any(

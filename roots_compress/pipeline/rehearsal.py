@@ -1,9 +1,9 @@
-"""A whole recipe carried out in small, so that what would fail in its last stage is found at once.
+"""Rehearses a whole recipe on a tiny model, so that a failure in its last stage is found at once.
 
 Every stage runs on two layers of random weights of the run's own shapes, with a small vocabulary, a few
 steps and little text: its work, its checkpoint, its graph and the parity check, its figures; at the end
-timing, report and gates. A stage that fails is left out, and the next one goes on from the stage before it,
-so that one rehearsal finds what is wrong with each. Everything is in a temporary folder.
+timing, report and gates. A stage that fails is left out, and the next one starts from the stage before it, so
+that one rehearsal finds the fault of each. Everything is in a temporary folder.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from roots_compress.system.memory import memory_errors
 
 LAYERS, STEPS, DECODED = 2, 2, 4
 WINDOWS, LENGTH = 1, 256
-"""Of held-out text, and the most tokens of each: a large vocabulary makes its logits what takes longest."""
+"""Windows of held-out text, and the most tokens of each: with a large vocabulary, logits take longest."""
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """How one stage, or what follows all of them, went in small."""
+    """The result of rehearsing one stage, or the steps after all stages."""
 
     label: str
     seconds: float
     error: RootsError | None = None
-    """What the run would fail by; None where it works."""
+    """The error with which the run would fail; None if it works."""
 
 
 def rehearse(setting: Setting) -> Iterator[Rehearsed]:
-    """Carry a recipe out in small, and yield how each of its stages went, then its timing, report and gates.
+    """Rehearse a recipe, and yield the result of each stage, then of timing, report and gates.
 
     A search's choices follow the stages one by one.
     """
@@ -70,14 +70,14 @@ class _Rehearsal:
     def __init__(self, setting: Setting, run: RunFolder, models: Path) -> None:
         self._run, self._models = run, models
         self._stand_ins = StandIns(setting.text.train)
-        self._events = Events()  # Figures of random weights say nothing.
+        self._events = Events()  # Figures of random weights are meaningless.
         recipe = setting.recipe
         self._stages = [*placed_stages(recipe)]
         self._chained = len(recipe.stages)
         self._whole: ExpectedModel | None = None
-        """What the next stage starts from in the run."""
+        """The starting model of the next stage in the run."""
         self._cut: ExpectedModel | None = None
-        """What it starts from here."""
+        """Its starting model here."""
         model = None
         if recipe.model is not None:
             assert setting.first.spec is not None
@@ -98,7 +98,7 @@ class _Rehearsal:
         self._setting = replace(setting, recipe=small, held_out=HeldOut(small, setting.text, setting.task))
 
     def carry_out(self) -> Iterator[Rehearsed]:
-        """Yield how each stage goes."""
+        """Yield the result of each stage."""
         rows: list[CommittedStage] = []
         if self._setting.recipe.model is not None:
             yield self._timed("baseline", lambda: rows.append(self._make(self._setting, (), None)))

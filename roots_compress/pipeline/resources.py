@@ -1,7 +1,7 @@
-"""What stages will need of disk and memory, at the least, and whether it is there before they start.
+"""The least disk and memory that stages need, and a check before they start.
 
-What a run lacks at the least is said before it starts. What is let through may still fail, and then loses
-nothing that was finished.
+A run that is certain to fail is refused before it starts. One that is let through may still fail, without
+losing finished work.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from roots_compress.stages.registry import stage_of
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that a number of stages need at the least."""
+    """The least bytes that some stages need."""
 
     disk: int
     memory: int
 
 
 def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, device: str) -> Needs:
-    """Return what stages need that are carried out in this order.
+    """Return the needs of stages in this order.
 
-    The disk holds a checkpoint and a graph of every stage, and what the one under way keeps while it works.
-    Memory holds what the largest needs.
+    The disk holds a checkpoint and a graph of every stage, and the working files of the current one. Memory
+    is that of the largest stage.
 
     Args:
         stages: settings; None for a model that is imported.
-        parameters: of the model that the first of them imports or starts from; None where it makes one.
+        parameters: those of the model that the first of them imports or starts from; None if it makes one.
     """
     estimates: list[Estimate] = []
     for stage in stages:
@@ -51,7 +51,7 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, 
 
 
 def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) -> None:
-    """Refuse what cannot come about.
+    """Refuse a run that cannot succeed.
 
     Raises:
         InputError: there is too little of either.

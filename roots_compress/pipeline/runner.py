@@ -1,4 +1,4 @@
-"""Walks a recipe over a run: reuses what is finished, has the rest made, and writes the figures down.
+"""Carries out a recipe in a run: reuses finished stages, makes the others, and writes the figures.
 
 Speeds come last, in one pass over the graphs of all stages, because timings compare only inside one run.
 """
@@ -73,11 +73,11 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
 def run_recipe(
     setting: Setting, folder: Path, *, fresh: bool = False, events: Events, recipe_text: str | None = None
 ) -> RunMetrics:
-    """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
+    """Carry out a recipe in a run folder, reusing finished stages of earlier tries.
 
     Raises:
-        InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
-            that was begun for it is removed again; where `check_next_stage` sees it, a run is left as it was.
+        InputError: the request cannot be carried out. If this shows before any stage is finished, a run begun
+            for it is removed again; if `check_next_stage` finds it, a run is not changed.
         StageError: a stage failed; the stages before it are safe.
     """
     with RunFolder.open(folder, fresh=fresh) as run:
@@ -88,11 +88,10 @@ def run_recipe(
 
 
 def check_next_stage(setting: Setting, folder: Path) -> None:
-    """Refuse what the first stage that is not finished would refuse by the shape it starts from and the text.
+    """Refuse early what the first unfinished stage would refuse because of its model's shape or the text.
 
-    `prepare` asks the same of a recipe's first stage and its model. Nothing of the run is touched, so that
-    one which is finished stays so when a stage that cannot be is added to it. What stages after that one
-    start from is not known yet.
+    `prepare` checks the same for a recipe's first stage. The run is not changed, so a finished run stays
+    finished when an impossible stage is added to it. The starting models of later stages are not known yet.
 
     Raises:
         InputError, GateMissedError: as `check_start` raises them.
@@ -113,15 +112,15 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
 
 
 def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
-    """Write down what a run is to do: the recipe as the user wrote it, and with every default filled in."""
+    """Write a run's recipe: as the user wrote it, and with every default filled in."""
     document = recipe_json(recipe)
-    # JSON is YAML too: what a verb appended has no other form.
+    # JSON is YAML too: a recipe that verbs made has no other form.
     run.write_text("recipe.yaml", recipe_text if recipe_text is not None else document)
     run.write_text("resolved.json", document)
 
 
 def make_rows(run: RunFolder, setting: Setting, events: Events) -> list[CommittedStage]:
-    """Bring the recipe's stages about, each from the one before it; what is finished is reused.
+    """Make the recipe's stages, each from the one before it; finished ones are reused.
 
     Raises:
         InputError, StageError: as `run_recipe` raises them.
@@ -142,7 +141,7 @@ def finish(
     events: Events,
     search: SearchResult | None = None,
 ) -> RunMetrics:
-    """Time a run's rows together, and write down its figures and its report.
+    """Time a run's rows together, and write its figures and its report.
 
     Stages after the rows are removed. `search` says how the recipe was found.
     """
@@ -175,7 +174,7 @@ def _reuse_or_make(
     if kept is not None:
         tell_stage(events, kept.result, setting.task, "restored")
         return kept
-    # A search puts one candidate's stage after another's in the same place: that they differ is no news.
+    # A search puts different candidates' stages in the same place: their difference needs no message.
     in_turn = committed is not None and committed.key.asked != key.asked and run.keeps_displaced
     if reasons and not in_turn:
         events.say(f"{title}: made again: {'; '.join(reasons)}")
@@ -194,7 +193,7 @@ def _reuse_or_make(
 def time_rows(
     rows: Sequence[CommittedStage], setting: Setting, events: Events, label: str
 ) -> dict[str, Speeds]:
-    """Return the speeds of the rows' graphs, timed in turns, by the names of the rows' folders."""
+    """Return the speeds of the rows' graphs, timed in turns, by folder name."""
     evaluation = setting.recipe.evaluation
     with bar(events, label) as progress:
         return measure_speed(

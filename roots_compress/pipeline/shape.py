@@ -1,4 +1,4 @@
-"""A model's numbers along its axes, for people and programs to read."""
+"""A model's sizes along its axes, for people and programs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 
 Range = tuple[int, int]
-"""The least and the most over the layers."""
+"""The smallest and the largest value over the layers."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's numbers along its axes; those of blocks that it has not are None."""
+    """A model's sizes along its axes; None for kinds of blocks that it does not have."""
 
     layers: tuple[int, ...]
-    """Of each stack, in the order in which they run."""
+    """Layers of each stack, in running order."""
     width: int
-    """Of the residual stream."""
+    """Width of the residual stream."""
     vocabulary: int
     positions: int
     heads: Range | None = None
     kv_heads: Range | None = None
     head_dim: Range | None = None
     channels: Range | None = None
-    """Of feed-forward blocks, or of each expert."""
+    """Channels of feed-forward blocks, or of each expert."""
     experts: Range | None = None
     key_heads: Range | None = None
     """Of linear attention."""
     value_heads: Range | None = None
     """Of linear attention."""
     conv_channels: Range | None = None
-    """Of short convolutions."""
+    """Channels of short convolutions."""
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Shape:

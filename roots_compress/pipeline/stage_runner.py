@@ -60,8 +60,8 @@ def make_stage(
     """Make a stage: carry it out, save, export, measure, commit.
 
     Raises:
-        InputError: disk or memory are lacking, or the text does not suit the model that was made.
-        StageError: the stage failed, or something it read was changed meanwhile. Nothing is committed.
+        InputError: disk or memory do not suffice, or the text does not suit the new model.
+        StageError: the stage failed, or one of its inputs was changed meanwhile. Nothing is committed.
     """
     _require_room(run, index, step, before, setting)
     workspace = run.begin(index, step.kind, step.name, key)
@@ -74,7 +74,7 @@ def make_stage(
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
     with Display(events, "exporting the graph, and checking it"):
         parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
-    # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
+    # From here on the files on disk count: they will be committed and read by the next stage.
     tokenizer = load_tokenizer(inspect_source(workspace.checkpoint))
     task = setting.task
     with bar(events, task.metric.heading) as progress:
@@ -123,7 +123,7 @@ def _first(run: RunFolder) -> First:
 def _samples(
     engine: Any, tokenizer: PreTrainedTokenizerFast, workspace: Workspace, setting: Setting
 ) -> tuple[Sample, ...]:
-    """Return what a graph writes after held-out prompts; nothing where models write none."""
+    """Return a graph's continuations of held-out prompts; none if models write no text."""
     if not setting.task.writes:
         return ()
     wishes = load_wishes(workspace.onnx, tokenizer, engine.vocab_size)
@@ -134,7 +134,7 @@ def _samples(
 def _require_room(
     run: RunFolder, index: int, step: Step, before: CommittedStage | None, setting: Setting
 ) -> None:
-    """Refuse to start where this stage and those after it lack disk or memory.
+    """Refuse to start if this stage and those after it lack disk or memory.
 
     Raises:
         InputError: they do.
@@ -156,7 +156,7 @@ def _require_room(
 def _unchanged_inputs(
     step: Step, key: StageKey, before: CommittedStage | None, setting: Setting
 ) -> dict[str, str]:
-    """Return the hashes of what a stage was made from, after checking that they still are those of its key.
+    """Return the hashes of a stage's inputs, after checking that they still match its key.
 
     Raises:
         StageError: a file that the stage read has changed since its key was taken.
@@ -209,7 +209,7 @@ def _carry_out(
         return stage.run(config, load_checkpoint(before.checkpoint), context)
     assert isinstance(stage, MakerStage)
     new = stage.make(config, context)
-    # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
+    # Its tokenizer is known only now, so the checks of `prepare` are made before training.
     shape = new.model.config
     info = ModelInfo(
         Limits.of(shape.spec), shape.vocab_size, tokenizer=lambda: new.tokenizer, task=setting.task

@@ -1,4 +1,4 @@
-"""What of a run's rows is finished, and why what is there cannot be reused."""
+"""Which rows of a run are finished, and why existing ones cannot be reused."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from roots_compress.run.stages import CommittedStage, read_stages, verify
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a row of a run is there already."""
+    """Whether a row of a run exists already."""
 
     index: int
     step: Step
     committed: CommittedStage | None = None
-    """What is in its place."""
+    """The stage in its place."""
     reasons: tuple[str, ...] = ()
-    """Why that cannot be reused; none where it can."""
+    """Reasons why it cannot be reused; empty if it can."""
 
     @property
     def action(self) -> Literal["make", "again", "reuse"]:
-        """What a run does with the row."""
+        """A run's action for the row."""
         if self.committed is None:
             return "make"
         return "again" if self.reasons else "reuse"
 
     @property
     def reused(self) -> CommittedStage | None:
-        """What is reused, if it is."""
+        """The reused stage, if any."""
         return self.committed if self.action == "reuse" else None
 
     @classmethod
@@ -45,7 +45,7 @@ class Status:
 
 
 def statuses_of(setting: Setting, folder: Path) -> list[Status]:
-    """Return the status of each row of a recipe's chain, every file of it hashed."""
+    """Return the status of each row of a recipe's chain, with every file hashed."""
     committed, _ = read_stages(folder)
     found = []
     for index, (step, key) in enumerate(keys_of(setting)):
@@ -56,9 +56,9 @@ def statuses_of(setting: Setting, folder: Path) -> list[Status]:
 
 
 def reasons_of(stage: CommittedStage, key: StageKey, sha256: Callable[[Path], str]) -> list[str]:
-    """Say why a committed stage cannot be reused, every file of it hashed; nothing where it can."""
+    """Say why a committed stage cannot be reused, with every file hashed; empty if it can."""
     if stage.key.asked == key.asked:
         return verify(stage, sha256)
-    # That the one before it changed is said there already.
+    # The row before already reports its own change.
     old, new = ({**asked_of(each.ingredients), PARENT: None} for each in (stage.key, key))
     return explain_change(old, new) or ["the stage before it changed"]

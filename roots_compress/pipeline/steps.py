@@ -1,4 +1,4 @@
-"""The rows of a run: the steps a recipe asks for, and the key of all that each step's result depends on."""
+"""The rows of a run: a recipe's steps, each with the key of everything that its result depends on."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from roots_compress.stages.registry import stage_of
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
 """Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
 ONCE_KEYED = {"checkpoint_every", "student", "teacher"}
-"""Settings of stages that keys of earlier versions hold, and later ones do not."""
+"""Settings of stages that are in keys of earlier versions only."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of a run that is to be: its kind, its label, and the settings that make it."""
+    """One planned row of a run: its kind, its label, and its settings."""
 
     kind: StageKind
     name: str
     config: StageConfig | None
-    """None for a baseline that is imported rather than trained."""
+    """Settings; None for an imported baseline."""
     place: Location = ()
-    """Where in the recipe the settings are; empty where they are in none."""
+    """Place of the settings in the recipe; empty if they are in none."""
     labels: tuple[str, ...] = ()
-    """Of a baseline that gets a new head: the labels that it is to tell apart."""
+    """For a baseline with a new head: its labels."""
     languages: tuple[str, ...] = ()
-    """Of a baseline that translates: the languages of sources and targets."""
+    """For a baseline that translates: the languages of sources and targets."""
 
     @property
     def settings(self) -> dict[str, Json]:
         """The settings that the result depends on, as a stage key holds them.
 
-        They are neither the label, nor the stage's gates, nor the folder in which a teacher's cache is kept,
-        nor how the work is divided and saved, nor where a checkpoint is that is known by its hash.
+        Left out are the label, the stage's gates, the folder of a teacher's cache, how the work is divided
+        and saved, and the paths of checkpoints, which are identified by their hashes.
         """
         if self.config is None:
             named: dict[str, Json] = {"labels": [*self.labels], "languages": [*self.languages]}
@@ -66,15 +66,15 @@ class Step:
         return settings
 
     def made(self, committed: CommittedStage) -> bool:
-        """Whether a committed stage was made by these settings; what was keyed before is passed over."""
+        """Whether a committed stage was made with these settings; formerly keyed settings are ignored."""
         settings = self.settings
         return _kept(committed.key.ingredients.get("stage"), settings) == settings
 
 
 def _kept(held: Json, settings: Json) -> Json:
-    """Return what a key holds of a stage's settings, without those that earlier versions keyed.
+    """Return a stage's settings in a key, without formerly keyed ones.
 
-    A preset, and that there is no teacher, are keyed still.
+    A preset, and the absence of a teacher, are still keyed.
     """
     if not isinstance(held, dict) or not isinstance(settings, dict):
         return held
@@ -107,7 +107,7 @@ def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
 
 
 def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
-    """Yield each row with the key of everything its result depends on."""
+    """Yield each row with its key."""
     parent = None
     for step in steps_of(setting.recipe):
         key = key_of(step, parent, setting)
@@ -116,11 +116,11 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
 
 
 def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
-    """Return the key of one row that follows the row that was asked for as `parent`; None for the first."""
+    """Return the key of a row after the row with the key `parent`; None for the first."""
     recipe = setting.recipe
-    # As many threads as they come to are an ingredient of their own, whether they were asked for or not.
+    # The resulting number of threads is a separate ingredient, whether it was set or not.
     evaluation = recipe.evaluation.model_dump(mode="json", exclude={*TIMING_SETTINGS, "threads"})
-    if not setting.task.heads:  # No model is made for such a task alone: what it reads decides.
+    if not setting.task.heads:  # No model is made only for such a task: its records decide.
         evaluation["task"] = setting.task.name
     return stage_key(
         step.settings,

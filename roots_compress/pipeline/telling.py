@@ -1,4 +1,4 @@
-"""What a run emits of its stages and of itself."""
+"""Events of a run and its stages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from roots_compress.tasks.base import Task
 
 
 def tell_chain(events: Events, steps: Iterable[Step], seconds: Mapping[tuple[str, str], float]) -> None:
-    """Emit which stages a run consists of.
+    """Emit the stages of a run.
 
     Args:
-        seconds: about how long each takes, by its kind and name.
+        seconds: the approximate time of each, by kind and name.
     """
     events.emit(
         ChainPlanned(
@@ -54,7 +54,7 @@ def tell_stage(
 
 
 def tell_run(events: Events, metrics: RunMetrics) -> None:
-    """Emit what is known at the end of a run alone: speeds, and whether its gates were kept."""
+    """Emit the facts known only at the end of a run: speeds, and whether its gates were kept."""
     for row in metrics.stages:
         for name, speeds in row.metrics.timings.items():
             for speed in speeds:

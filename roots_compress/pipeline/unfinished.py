@@ -1,4 +1,4 @@
-"""What is known of a run that failed, was stopped, or goes on: its finished stages, and their gates."""
+"""The state of a failed, stopped or running run: its finished stages, and their gates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from roots_compress.tasks.registry import task_of_graph
 WAITING = "waits for the stage before it"
 AT_THE_END = "is judged when the run is finished"
 REST = "figures of the run"
-"""What follows the last stage: the search, the timing of all graphs, the report."""
+"""The work after the last stage: the search, the timing of all graphs, the report."""
 _UNKNOWN = Protocol(0, 0, 0, 0, False, "", "", (), 0, 0, 0, "")
 """Written at a run's end. Gates between rows of one run do not need it."""
 
 
 def unfinished_junit(run: Path) -> str | None:
-    """Return the stages and gates of an unfinished run as JUnit XML; None where there is no such run.
+    """Return the stages and gates of an unfinished run as JUnit XML; None if there is no such run.
 
     Finished stages pass. The next one is an error, and says why the run failed if that is known. Stages
     after it are skipped, and so is each gate on a figure that is taken at the run's end.
@@ -58,7 +58,7 @@ def _cases(run: Path, recipe: Recipe, why: str) -> Iterator[Case]:
 
 
 def _finished(run: Path, recipe: Recipe) -> list[CommittedStage]:
-    """Return the recipe's finished stages: up to the one that is being made, or that another recipe made."""
+    """Return the recipe's finished stages: up to the one in progress, or made by another recipe."""
     chain, _ = read_stages(run)
     partial = [index for _, index, _, state in unfinished_folders(run) if state == "partial"]
     found: list[CommittedStage] = []

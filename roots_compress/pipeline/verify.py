@@ -1,4 +1,4 @@
-"""Re-checks what lies on disk: every byte of a run against its hashes, every graph against its checkpoint."""
+"""Checks files on disk again: every byte of a run against its hashes, every graph against its checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from roots_compress.tasks.registry import task_of_graph
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one part: its faults, or else what was checked."""
+    """The result for one part: its faults, or else what was checked."""
 
     subject: str
     checked: str
@@ -42,7 +42,7 @@ class Finding:
 
 
 def verify_folder(folder: Path) -> Iterator[Finding]:
-    """Yield what is found in a run, in one stage of a run, or in a folder with a graph.
+    """Yield the findings in a run, in one stage of a run, or in a folder with a graph.
 
     Raises:
         InputError: the folder is none of these.
@@ -86,7 +86,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
 
 
 def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedStage]) -> Iterator[str]:
-    """Yield where the recipe, the run's figures and the committed stages do not belong together."""
+    """Yield contradictions between the recipe, the run's figures and the committed stages."""
     steps = steps_of(recipe)
     if not len(steps) == len(metrics.stages) == len(chain):
         yield (
@@ -101,7 +101,7 @@ def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedSt
 
 
 def _as_committed(row: StageResult, committed: StageResult) -> StageResult:
-    """Return a row of a run's figures without what is added after a stage's commit: speeds, and its label."""
+    """Return a row of a run's figures without speeds and label, which are added after the commit."""
     return replace(
         row,
         name=committed.name,
@@ -119,16 +119,16 @@ def _verify_stage_folder(folder: Path) -> Finding:
 def _verify_stage(stage: CommittedStage) -> Finding:
     faults = verify(stage)
     if faults:
-        return Finding(stage.path.name, "", tuple(faults))  # What is damaged is not loaded.
+        return Finding(stage.path.name, "", tuple(faults))  # A damaged checkpoint is not loaded.
     size = sum(record.bytes for record in stage.manifest.files.values())
     intact = f"{len(stage.manifest.files)} files, {size / 1e6:.2f} MB, unchanged"
-    # Its graph is held to what it was exported with.
+    # Its graph is checked with its own export settings.
     config = ExportConfig.model_validate(stage.key.ingredients.get("export", {}))
     return _with_parity(stage.path.name, intact, stage.onnx, stage.checkpoint, config)
 
 
 def _verify_graph(folder: Path) -> Finding:
-    """Check a graph that no manifest vouches for."""
+    """Check a graph without a manifest."""
     try:
         graph, files = find_graph(folder), graph_files(folder)
         checkpoint = graph.parent.parent / "checkpoint"
@@ -143,7 +143,7 @@ def _verify_graph(folder: Path) -> Finding:
 
 
 def _with_parity(subject: str, intact: str, onnx: Path, checkpoint: Path, config: ExportConfig) -> Finding:
-    """Hold a graph's logits against its checkpoint's."""
+    """Compare a graph's logits with its checkpoint's."""
     try:
         graph_files(onnx)
         cases = check_parity(load_checkpoint(checkpoint).model, find_graph(onnx), config)

@@ -1,1 +1,1 @@
-"""What a run will take, before it starts: shapes, bytes, time, memory and disk."""
+"""Forecasts of a run before it starts: shapes, bytes, time, memory and disk."""

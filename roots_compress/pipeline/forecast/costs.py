@@ -1,4 +1,4 @@
-"""Costs of a run's work by weights, as a probe measures them. Pure functions."""
+"""Costs of a run's work as functions of weights, measured by a probe. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from roots_compress.stages.expected import ExpectedModel
 
 @dataclass(frozen=True)
 class Line:
-    """A cost by weights: what it is without any, and for each."""
+    """A cost as a linear function of weights."""
 
     base: float
     slope: float
@@ -23,36 +23,36 @@ class Line:
     def through(
         cls, first: tuple[float, float], second: tuple[float, float], *, steepest: float = math.inf
     ) -> Line:
-        """Return the line through two points; through one, or where more weights took less, a constant.
+        """Return the line through two points; a constant for one point, or if more weights took less.
 
-        One that would be steeper than can be goes through the second point: what is not of the weights
-        differed.
+        A slope above `steepest` is capped: the points then differ in more than weights. The line always goes
+        through the second point.
         """
         (x, y), (more, higher) = first, second
         slope = min(steepest, max(0.0, (higher - y) / (more - x))) if more > x else 0.0
         return cls(higher - slope * more, slope)
 
     def plus(self, cost: float) -> Line:
-        """Return the line that is higher by a cost."""
+        """Return the line raised by a cost."""
         return Line(self.base + cost, self.slope)
 
     def raised(self, weights: float) -> Line:
-        """Return the line of what has so many weights besides those that it counts."""
+        """Return the line for this many weights besides the counted ones."""
         return self.plus(self.slope * weights)
 
     def at(self, weights: float) -> float:
-        """Return the cost of so many weights."""
+        """Return the cost for this many weights."""
         return max(0.0, self.base + self.slope * weights)
 
 
 @dataclass(frozen=True)
 class RowCosts:
-    """What every row takes besides its stage's work: to be saved, exported, checked, evaluated and timed."""
+    """The cost of every row besides its stage's work: saving, export, checks, evaluation and timing."""
 
     fixed: Line
     """Seconds by the weights of the layers."""
     example: Line
-    """Seconds of one held-out window, by the weights that a token is multiplied by."""
+    """Seconds of one held-out window, by the weights used for a token."""
     workloads: dict[int, Line]
     """Seconds of the workloads at each context, by the weights of the layers."""
     opening: float
@@ -64,7 +64,7 @@ class RowCosts:
         """Return the seconds of a row. Graph, checkpoint and the run's first model read the examples.
 
         Args:
-            first: of the run's first model; None where that is the row's.
+            first: those of the run's first model; None if it is the row's.
         """
         each = self.example.at(multiplied(spec))
         if first is not None:
@@ -82,7 +82,7 @@ class RowCosts:
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """What a stage that trains takes."""
+    """The cost of a training stage."""
 
     start: Line
     """Seconds before and after the steps, by the weights of both models."""
@@ -93,11 +93,11 @@ class TrainingCosts:
 
 
 class Measures(Protocol):
-    """What a run's work takes on this machine."""
+    """The cost of a run's work on this machine."""
 
     @property
     def costs(self) -> RowCosts:
-        """What every row takes."""
+        """The cost of every row."""
 
     @property
     def passes(self) -> Line:
@@ -109,13 +109,13 @@ class Measures(Protocol):
 
     @property
     def examples(self) -> int:
-        """How many examples the run's quality is measured on."""
+        """The number of examples for the run's quality."""
 
     def writing(self, windows: int, length: int) -> Line:
-        """Return the seconds in which a model writes windows of calibration text, by the same weights."""
+        """Return the seconds to write windows of calibration text, by the same weights."""
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
-        """Return what a stage that trains takes, by the weights that `trained` counts."""
+        """Return the cost of a training stage, by the weights that `trained` counts."""
 
 
 def body(spec: ModelSpec) -> float:
@@ -124,11 +124,11 @@ def body(spec: ModelSpec) -> float:
 
 
 def multiplied(spec: ModelSpec) -> float:
-    """Return the weights that a token of a text is multiplied by."""
+    """Return the weights used for a token of a text."""
     head = spec.table_weights if spec.predicts_tokens else 0
     return float(spec.body_parameters + head)
 
 
 def trained(before: ExpectedModel, made: ExpectedModel) -> float:
-    """Return the weights that a step passes: those of a teacher, and thrice those of the model trained."""
+    """Return the weights used in a step: those of a teacher, and three times those of the trained model."""
     return body(before.spec) + 3 * body(made.spec)

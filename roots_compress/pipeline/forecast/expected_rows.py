@@ -1,4 +1,4 @@
-"""What each row of a run starts from and makes: what is finished as it is, the others as is expected."""
+"""The start and the result of each row of a run: known for finished rows, expected for the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from roots_compress.stages.registry import stage_of
 
 @dataclass(frozen=True)
 class ExpectedRow:
-    """A row, the model that its stage starts from, and what is expected of it."""
+    """A row, its stage's starting model, and its expected result."""
 
     status: Status
     before: ExpectedModel | None
@@ -32,7 +32,7 @@ class ExpectedRow:
         return self.config is not None and bool([*training_of(self.config)])
 
     def training(self, measures: Measures) -> TrainingCosts | None:
-        """Return what its training takes; None where it does none."""
+        """Return the cost of its training; None without training."""
         if self.config is None or not self.trains:
             return None
         return measures.training(self.config, self.before or self.expected.model)
@@ -53,16 +53,16 @@ class ExpectedRow:
         return work
 
     def check_seconds(self, measures: Measures, first: ExpectedModel) -> float:
-        """Return the seconds until it is saved, exported, checked and measured; `first` begins the run."""
+        """Return the seconds to save, export, check and measure it; `first` is the run's first row."""
         compared = None if self.before is None else first.spec
         return measures.costs.checks(self.expected.model.spec, compared, measures.examples)
 
 
 def expected_rows(setting: Setting, statuses: Sequence[Status], *, checked: bool = True) -> list[ExpectedRow]:
-    """Return what each row of a recipe's chain starts from and makes, and then what a search's choices would.
+    """Return start and result of each row of a recipe's chain, then of a search's choices.
 
     Args:
-        checked: whether to ask each stage if it can begin on such a model.
+        checked: whether to check that each stage can begin on its model.
 
     Raises:
         InputError: a stage cannot.
@@ -91,7 +91,7 @@ def expected_rows(setting: Setting, statuses: Sequence[Status], *, checked: bool
 def _foreseen(
     setting: Setting, config: StageConfig, place: Location, before: ExpectedModel | None, *, checked: bool
 ) -> Expected:
-    """Return what a stage is expected to make, after it was asked whether it can begin on such a model."""
+    """Return a stage's expected result, after checking that it can begin on its model."""
     stage, tokenizer = stage_of(config), setting.first.tokenizer
     with located(place, of_recipe=True):
         if checked and before is not None and before.certain and tokenizer is not None:

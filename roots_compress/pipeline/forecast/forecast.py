@@ -1,8 +1,8 @@
-"""What a run is expected to make and to take, before it starts: shapes, bytes, time, memory and disk.
+"""Forecasts a run before it starts: shapes, bytes, time, memory and disk.
 
 Shapes and bytes follow from the settings, stage by stage (`Stage.expect`). Time and memory follow from a
-probe of some seconds on this machine (`probe.py`). `resources.py` has lower bounds that refuse runs; what is
-here are expected values, and they refuse none.
+probe of some seconds on this machine (`probe.py`). `resources.py` has lower bounds, which may refuse a run;
+these are expected values, which refuse none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from roots_compress.system.memory import available_memory
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One row of a run as it is expected to be."""
+    """The forecast of one row of a run."""
 
     index: int
     kind: str
@@ -43,37 +43,37 @@ class StageForecast:
     checkpoint_bytes: int
     graph_bytes: int
     certain: bool
-    """Whether shape and bytes follow from the settings; otherwise measuring or timing decides."""
+    """Whether shape and bytes follow from the settings; otherwise a measurement decides."""
     work_seconds: float = 0.0
-    """Of the stage's own work."""
+    """Seconds of the stage's own work."""
     check_seconds: float = 0.0
-    """Of the checkpoint, the graph, its check and its figures."""
+    """Seconds of the checkpoint, the graph, its check and its figures."""
     memory_bytes: int = 0
-    """The most that the run's process holds; 0 where nothing is to be made, or where it was not measured."""
+    """Peak memory of the run's process; 0 if nothing is to be made, or if it was not measured."""
     working_bytes: int = 0
-    """Of disk, while the stage works."""
+    """Bytes of disk while the stage works."""
 
     @property
     def seconds(self) -> float:
-        """All that the row takes, but for the timing of all graphs at the end."""
+        """All seconds of the row, without the timing of all graphs at the end."""
         return self.work_seconds + self.check_seconds
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run as it is expected to be."""
+    """The forecast of a run."""
 
     name: str
     stages: tuple[StageForecast, ...]
     search: tuple[StageForecast, ...]
-    """A search's choices, each as it would follow the stages."""
+    """A search's choices, each as if it followed the stages."""
     timing_seconds: float
-    """Of the timing of all graphs at the end."""
+    """Seconds of the timing of all graphs at the end."""
     probe_seconds: float
-    """What measuring this machine took; 0 where it was not measured, and times are unknown."""
+    """Seconds of measuring this machine; 0 if it was not measured, so that times are unknown."""
     free_disk_bytes: int
     available_memory_bytes: int | None
-    """None where the system does not tell."""
+    """None if the system does not report it."""
     search_minutes: float | None = None
     """Minutes after which a search begins no further candidate; None without a search."""
 
@@ -84,26 +84,26 @@ class Forecast:
 
     @property
     def to_try(self) -> tuple[StageForecast, ...]:
-        """The same of a search's choices."""
+        """The search's choices that are not reused."""
         return tuple(each for each in self.search if each.action != "reuse")
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that a run takes from here, up to a search; None where they are unknown."""
+        """Remaining seconds of a run, up to a search; None if unknown."""
         if not self.probe_seconds:
             return None
         return sum(each.seconds for each in self.to_make) + self.timing_seconds
 
     @property
     def memory_bytes(self) -> int:
-        """The most that the run's process holds; 0 where it was not measured."""
+        """Peak memory of the run's process; 0 if it was not measured."""
         return max((each.memory_bytes for each in (*self.to_make, *self.to_try)), default=0)
 
     @property
     def disk_bytes(self) -> int:
-        """The most that the run takes on the disk beyond what is there; with a search at least so much.
+        """The most additional disk space of the run; with a search, a lower bound.
 
-        A search keeps what it tries. Counted is each choice once, as it follows the stages.
+        A search keeps everything that it tries; each choice is counted once, as if it followed the stages.
         """
         made = (*self.to_make, *self.to_try)
         kept = sum(each.checkpoint_bytes + each.graph_bytes for each in made)
@@ -111,13 +111,13 @@ class Forecast:
 
 
 def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool = True) -> Forecast:
-    """Return what a run in a folder is expected to make and to take. Nothing is written into the folder.
+    """Return the forecast of a run in a folder. Nothing is written into the folder.
 
     Args:
         measured: whether to measure this machine, for some seconds; without it times and memory are unknown.
 
     Raises:
-        InputError: a stage cannot be carried out on what the stages before it make.
+        InputError: a stage cannot be carried out on the result of the stages before it.
     """
     began = time.monotonic()
     statuses = statuses_of(setting, folder)
@@ -174,7 +174,7 @@ def _with_costs(
     folder: Path,
     display: Display,
 ) -> tuple[list[StageForecast], float]:
-    """Measure this machine; return the rows with what they take, and the seconds of the timing at the end."""
+    """Measure this machine; return the rows with their costs, and the seconds of the timing at the end."""
     first, making, tokenizer = rows[0].expected.model, 0.0, setting.first.tokenizer
     if tokenizer is None:
         made, spec, making = make_first(setting, folder, Events())

@@ -1,7 +1,7 @@
-"""About how long a run's rows will take, told as the run begins: from earlier tries, or one short timing.
+"""A quick estimate of the times of a run's rows at its start, from earlier tries or one short timing.
 
-`plan` measures for as long as a good forecast needs. A run that is to begin has a second for it: one layer
-is timed, and all else is counted in forward passes.
+`plan` takes the time for a good forecast. A starting run has only a second: one layer is timed, and
+everything else is computed in forward passes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.registry import stage_of
 
 ROW_SECONDS, ROW_PASSES = 3.0, 4e3
-"""What a row takes whatever the text: processes that are started; a parity check, samples and the memory's
-measurement, in forward passes of a token."""
+"""Costs of a row that do not depend on the text: starting processes (seconds); parity check, samples and
+measuring memory (forward passes of a token)."""
 READERS = 3
 """A graph and its checkpoint read the held-out text, and their logits are compared."""
 STEP = 3.5
@@ -33,7 +33,7 @@ STEP = 3.5
 
 
 class Outlook:
-    """What a run's work takes, by one timing."""
+    """The cost of a run's work, from one timing."""
 
     def __init__(self, setting: Setting, first: ExpectedModel) -> None:
         evaluation, tokenizer = setting.recipe.evaluation, setting.first.tokenizer
@@ -54,11 +54,11 @@ class Outlook:
         )
 
     def writing(self, windows: int, length: int) -> Line:
-        """Return what a model's own text takes, by the cost of a step of writing in passes."""
+        """Return the cost of a model's own text, from the cost of a step of writing in passes."""
         return Line(0.0, writing_passes(windows, length) * self.fast_passes.slope)
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
-        """Return what a stage that trains takes: its teacher reads, and its model learns."""
+        """Return the cost of a training stage: its teacher reads, and its model learns."""
         made = stage_of(config).expect(config, before).model
         passes = STEP * multiplied(made.spec)
         if [*losses_of(config)]:
@@ -72,9 +72,9 @@ class Outlook:
 def expected_seconds(
     setting: Setting, folder: Path, committed: Sequence[CommittedStage]
 ) -> dict[tuple[str, str], float]:
-    """Return about how many seconds a run's rows take, by kind and name.
+    """Return the approximate seconds of a run's rows, by kind and name.
 
-    What was made before tells by itself. Where an estimate fails, it is left out: it ends no run.
+    Rows made before use their measured time. A failing estimate is left out and ends no run.
     """
     earlier = {(stage.kind, stage.name): stage.result.whole_seconds for stage in committed}
     with suppress(Exception):
@@ -86,7 +86,7 @@ def expected_seconds(
 
 
 def choice_seconds(setting: Setting, folder: Path) -> dict[str, float]:
-    """Return about how many seconds a search's choices take, each as it would follow the recipe's stages."""
+    """Return the approximate seconds of a search's choices, each as if it followed the recipe's stages."""
     with suppress(Exception):
         statuses = statuses_of(setting, folder)
         return {

@@ -1,4 +1,4 @@
-"""How fast this machine computes, by timings that last long enough to be repeated."""
+"""Measures the machine's speed, by timings that are long enough to be repeatable."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast.stand_ins import random_model, with_few_layers
 
 STEADY_SECONDS = 0.25
-"""How long a timing is repeated, at the least."""
+"""Least seconds for which a timing is repeated."""
 SHORT_SECONDS = 0.2
-"""The same where somebody waits for it."""
+"""The same if a user is waiting."""
 FEWEST = 3
-"""Times, of which the first is slower where code is loaded."""
+"""Least number of repeats; the first may be slower, because code is loaded."""
 ALIKE = 0.05
-"""By how much two times may differ that took as long."""
+"""Largest difference of two times that count as equal."""
 LEAST_TOKENS, MOST_TOKENS = 64, 256
 OPERATIONS = 4e9
-"""Multiplications of a pass that tells the pace, about."""
+"""Approximate multiplications of the timed pass."""
 
 
 def least_seconds(work: Callable[[], object], *, lasting: float | None = None) -> float:
-    """Return the least seconds of some work, done three times or more.
+    """Return the least seconds of some work over at least three repeats.
 
-    Other programs only add to a time, so the least of a few is nearer to the machine's own pace than their
-    median. The work is repeated for `lasting` seconds (None: `STEADY_SECONDS`), or for fewer once one time
-    took as long as that before it.
+    Other programs only add to a time, so the least is nearer to the machine's own speed than the median. The
+    work is repeated for `lasting` seconds (None: `STEADY_SECONDS`), or for fewer once two times in a row
+    agree.
     """
     lasting = STEADY_SECONDS if lasting is None else lasting
     found: list[float] = []
@@ -58,7 +58,7 @@ def pass_seconds(
 
 
 def pace(spec: ModelSpec, *, threads: int, precision: Precision = "no") -> float:
-    """Return about how many seconds a token takes by a weight of a model's layers.
+    """Return the approximate seconds of a token per weight of a model's layers.
 
     One layer is timed, for less than a second, once for each model and number of threads.
     """

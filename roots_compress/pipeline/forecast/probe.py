@@ -1,10 +1,10 @@
-"""What this machine takes for a run's work, measured for a few seconds on a model of few layers.
+"""Measures the cost of a run's work on this machine, for a few seconds on a model of few layers.
 
-The model has the run's own shapes and text, and what is measured is the run's own code: a row that is made,
+The model has the run's own shapes and text, and the run's own code is measured: a row that is made,
 exported, checked and evaluated; a stage that trains for a few steps; forward passes; text that is written;
-the workloads that are timed. The rest follows in proportion to weights: the layers are what differs. Where
-the vocabulary is large, a smaller one is in its place, and its weights count as those of layers do. What
-comparing the logits of all tokens takes is measured by itself. A training has the run's own vocabulary.
+the workloads that are timed. The rest is scaled by weights, because only the layers differ. A large
+vocabulary is replaced by a smaller one, and its weights count like those of layers. The time to compare the
+logits of all tokens is measured separately. A training has the run's own vocabulary.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from roots_compress.tasks.figures.perplexity import LOGITS_BYTES
 from roots_compress.tasks.figures.predictions import WIDENED_BYTES, Predictions, score_both
 
 DEEPEST = 6
-"""Layers of a stack that are measured, at the most."""
+"""Most layers of a stack that are measured."""
 DEEP_WEIGHTS = 7_000_000
-"""Weights of the layers that are measured, about, where a model has more than one layer of them."""
+"""Approximate weights of the measured layers, if a model has more than one layer."""
 ROW_SECONDS = 1.0
-"""What a row takes whatever the model, at the most: processes that are started, a tokenizer that is read."""
+"""Most seconds of a row that do not depend on the model: starting processes, reading a tokenizer."""
 READ_TOKENS = 1024
-"""Of held-out text that are read to time reading, about."""
+"""Approximate tokens of held-out text for timing reading."""
 SCORED = 1 << 22
-"""Logits that are compared to time comparing, about."""
+"""Approximate logits for timing the comparison."""
 COPIES = 2.0
-"""Bytes of memory for one of weights while a row is checked: a graph and a checkpoint, and room."""
+"""Bytes of memory per byte of weights while a row is checked: a graph, a checkpoint, and a margin."""
 LOGITS_COPIES = 5
-"""The same for one of the logits that are held: of both, computed and kept, and room."""
+"""Bytes of memory per byte of held logits: of both models, computed and kept, and a margin."""
 PASSED, LENGTH = 512, 256
 """Tokens of a forward pass that is timed, and of each window in it."""
 
@@ -62,7 +62,7 @@ class Probe:
     """Measures on this machine.
 
     Args:
-        whole: the model that the run begins with.
+        whole: the run's first model.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Probe:
         return self.passes if precision == "no" else self._pass_line(precision)
 
     def writing(self, windows: int, length: int) -> Line:
-        """Return the seconds in which a model writes so many windows, by the weights of its layers."""
+        """Return the seconds to write this many windows, by the weights of the layers."""
         if not windows:
             return Line(0.0, 0.0)
         if (windows, length) not in self._written:
@@ -139,11 +139,11 @@ class Probe:
         self._trainings += 1
         depths = [*dict.fromkeys(min(depth, len(before.spec.layers)) for depth in (1, self.depth))]
         if depths[-1] == len(before.spec.layers):
-            depths = depths[-1:]  # The whole model: there is nothing to extend a line to.
+            depths = depths[-1:]  # This is the full model: nothing has to be extrapolated.
         return training_costs(self._setting, self._tokenizer, config, before, depths, folder, self._events)
 
     def _row(self, setting: Setting) -> _Row:
-        """Make a row of a model of few layers and tokens, as a run makes its first."""
+        """Make a row of a model of few layers and tokens, like a run's first."""
         model = self._folder / "model"
         save_checkpoint(stand_in(self._small, self._few_tokens), model)
         recipe: Recipe = setting.recipe.model_copy(update={"model": model})
@@ -163,7 +163,7 @@ class Probe:
         return float(whole.parameters - self._small.parameters)
 
     def _by_body(self, cost: float) -> Line:
-        """Return a cost of the small model by the weights of layers, where every token has the run's head."""
+        """Return a cost of the small model by the weights of layers, with the run's head for all tokens."""
         slope = cost / multiplied(self._small)
         whole = self._whole.spec
         return Line(slope * (multiplied(whole) - body(whole)), slope)
@@ -174,7 +174,7 @@ class Probe:
         return self._by_body(pass_seconds(self._small, rows, length, precision=precision) / (rows * length))
 
     def _with_windows(self, windows: int) -> Setting:
-        """Return the setting of a run that measures its model alone, on so many held-out windows."""
+        """Return the setting of a run that only measures its model, on this many held-out windows."""
         given = self._setting.recipe
         recipe: Recipe = given.model_copy(
             update={
@@ -192,7 +192,7 @@ class Probe:
 
         Returns:
             the seconds of an example, and of what is then compared: the places of an example, and the logits
-            of a place. Where nothing is predicted, comparing is a part of reading.
+            of a place. If nothing is predicted, comparing is a part of reading.
         """
         task, examples = setting.task, setting.held_out.examples(self._few_tokens)
         engine = task.open_graph(find_graph(row.stage.onnx), threads=setting.threads, provider="cpu")
@@ -238,7 +238,7 @@ class Probe:
 
 
 def _comparing_seconds(choices: int) -> float:
-    """Return the seconds in which a logit is compared with another model's, of so many choices."""
+    """Return the seconds to compare a logit with another model's, for this number of choices."""
     count = max(1, SCORED // choices)
     places = np.arange(count)
     logits = np.random.default_rng(0).standard_normal((count, choices), dtype=np.float32)

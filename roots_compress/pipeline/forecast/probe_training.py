@@ -1,4 +1,4 @@
-"""What a stage that trains takes on this machine, measured on few layers and few steps of its own."""
+"""Measures the cost of a training stage on this machine, on few layers and few of its steps."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from roots_compress.system.memory import forget_peak
 from roots_compress.training.memory import hand_back_free_memory
 
 LEAST_STEPS, FEW_STEPS, MOST_STEPS = 3, 6, 16
-"""Of a training; the first is longer than the others, and is not counted."""
+"""Steps of a training; the first takes longer than the others, and is not counted."""
 FEW_TOKENS = 8192
-"""Of the fewest steps together, about: of steps that read many, fewer are taken."""
+"""Approximate tokens of all steps: if steps read many tokens, fewer are run."""
 MOST_COPIES = 32
-"""Bytes of memory for one of weights, at the most: optimizer, gradients, activations, and room."""
+"""Most bytes of memory per byte of weights: optimizer, gradients, activations, and a margin."""
 
 
 def training_costs(
@@ -46,7 +46,7 @@ def training_costs(
     """Measure a stage that trains, with little calibration text and the run's own vocabulary.
 
     Args:
-        depths: layers of a stack that are measured, the fewest first.
+        depths: the measured numbers of layers in a stack, the smallest first.
     """
     points: list[tuple[float, ...]] = []
     steps = least = _few_steps(config)
@@ -61,7 +61,7 @@ def training_costs(
             work=folder / str(depth),
             events=Events(*events.sinks, heard),
             export=setting.recipe.export,
-            new=True,  # Otherwise a further `train` is judged here, which `expect` counts.
+            new=True,  # Otherwise a further `train` is validated here, which `expect` already counts.
         )
         context.work.mkdir(parents=True)
         checkpoint = stand_in(cut.spec, tokenizer)
@@ -92,7 +92,7 @@ def _few_steps(config: StageConfig) -> int:
 def make_first(
     setting: Setting, folder: Path, events: Events
 ) -> tuple[PreTrainedTokenizerFast, ModelSpec, float]:
-    """Return tokenizer and shape of the model that a first stage makes, and the seconds that making takes."""
+    """Return tokenizer and shape of the model that a first stage makes, and the seconds for it."""
     config = setting.recipe.stages[0]
     stage = stage_of(config)
     assert isinstance(stage, MakerStage)
@@ -104,7 +104,7 @@ def make_first(
 
 @contextmanager
 def peak_bytes() -> Iterator[list[float]]:
-    """Note this process's peak of memory within the block; 0 where the system does not tell."""
+    """Record this process's peak memory within the block; 0 if the system does not report it."""
     found = [0.0]
     hand_back_free_memory(least=0)
     counted = forget_peak()
@@ -116,7 +116,7 @@ def peak_bytes() -> Iterator[list[float]]:
 
 
 class _Steps:
-    """When the steps of a training ended: a sink of events."""
+    """Records when the steps of a training ended, as a sink of events."""
 
     def __init__(self) -> None:
         self._ended: dict[int, float] = {}
@@ -127,11 +127,11 @@ class _Steps:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of steps."""
         return len(self._ended)
 
     @property
     def usual(self) -> float:
-        """Least seconds of a step, without the first; 0 where there was no other. See `least_seconds`."""
+        """Least seconds of a step, without the first; 0 if there was no other. See `least_seconds`."""
         ended = [*self._ended.values()]
         return min(after - before for before, after in pairwise(ended)) if ended[1:] else 0.0

@@ -1,4 +1,4 @@
-"""Models of few layers, few tokens and random weights, which take the place of a run's own models."""
+"""Models of few layers, few tokens and random weights, which replace a run's own models."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import Layer, ModelSpec
 
 VOCABULARY = 4096
-"""Tokens of a vocabulary in small, where the whole one is larger."""
+"""Tokens of a reduced vocabulary, if the full one is larger."""
 TEXT, LINE = 1 << 18, 200
-"""Characters of text, about, that the tokens are found in; and of a text that any model can read."""
+"""Approximate characters of text for training the tokens; and of a text that any model can read."""
 
 
 def with_few_layers(spec: ModelSpec, count: int) -> ModelSpec:
-    """Return a model with at most so many layers a stack, each of another form as far as there are others."""
+    """Return a model with at most this many layers a stack, of different forms if possible."""
     chosen: list[int] = []
     for stack, first in zip(spec.running, (0, spec.begins), strict=False):
         chosen += (first + index for index in _different(stack.layers, count))
@@ -36,7 +36,7 @@ def with_few_layers(spec: ModelSpec, count: int) -> ModelSpec:
 
 
 def _different(layers: tuple[Layer, ...], count: int) -> list[int]:
-    """Return the numbers of at most so many layers: the first of each form, and then the others in turn."""
+    """Return the numbers of at most this many layers: the first of each form, then the others in order."""
     firsts = sorted(dict(zip(reversed(layers), reversed(range(len(layers))), strict=True)).values())
     others = [index for index in range(len(layers)) if index not in firsts]
     return sorted([*firsts, *others][:count])
@@ -59,23 +59,23 @@ def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> Checkpoint:
 
 
 class StandIns:
-    """Makes models of few layers and few tokens, which take the place of a run's own.
+    """Makes models of few layers and few tokens, which replace a run's own.
 
     Args:
-        texts: the run's, which small vocabularies are made of.
+        texts: the run's, from which small vocabularies are made.
     """
 
     def __init__(self, texts: Sequence[Document]) -> None:
         self._texts = texts
         self._tokenizers: dict[str, PreTrainedTokenizerFast] = {}
-        """By the fingerprints of those whose place they take: models of one vocabulary stay so."""
+        """By the fingerprints of the replaced ones: models with one vocabulary keep sharing it."""
 
     def few(
         self, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, layers: int
     ) -> tuple[ModelSpec, PreTrainedTokenizerFast]:
-        """Return a shape of at most so many layers a stack and of few tokens, and the tokenizer of these.
+        """Return a shape of at most this many layers a stack and few tokens, and its tokenizer.
 
-        Rounding, storing and reading a large table takes longer than all else of few layers.
+        Rounding, storing and reading a large table takes longer than everything else with few layers.
         """
         spec = with_few_layers(spec, layers)
         if spec.source is not None:  # Its decoder names the first token by its number.
@@ -89,7 +89,7 @@ class StandIns:
         return spec.with_embeddings(vocabulary=_rows(small)), small
 
     def write(self, source: Path, place: Path, *, layers: int) -> Path:
-        """Write what takes the place of a checkpoint, or of a file with a student's shape; return its path.
+        """Write the replacement of a checkpoint or of a file with a student's shape; return its path.
 
         Raises:
             InputError: the source is damaged.
@@ -104,9 +104,9 @@ class StandIns:
 
 
 def with_few_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[Document]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of `VOCABULARY` tokens that goes about texts as another does.
+    """Return a tokenizer of `VOCABULARY` tokens with the rules of another.
 
-    One that has no more, and one of a kind that cannot be made anew, is returned as it is.
+    One with no more tokens, or of a kind that cannot be trained, is returned unchanged.
     """
     if len(tokenizer) <= VOCABULARY:
         return tokenizer
@@ -129,7 +129,7 @@ def _rows(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def _write_shape(source: Path, path: Path) -> Path:
-    """Write the shape of a student without its vocabulary: its teacher's then holds."""
+    """Write the shape of a student without its vocabulary, so that its teacher's is used."""
     document = read_json_object(source)
     for key in ("vocab_size", *TOKEN_IDS):
         document.pop(key, None)

@@ -1,4 +1,4 @@
-"""A forecast for the terminal: each row's shape, a table of what it takes, and the run as a whole."""
+"""A forecast for the terminal: each row's shape, a table of costs, and the whole run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shape_lines(forecast: Forecast) -> Iterator[str]:
 
 
 def table(forecast: Forecast) -> Table:
-    """Return what each row takes; a tilde stands before what measuring or timing decides."""
+    """Return the costs of each row; a tilde marks values that a measurement decides."""
     known = forecast.probe_seconds > 0
     rows = [_cells(each, known=known) for each in (*forecast.stages, *forecast.search)]
     title, section = f"Plan of {forecast.name}", len(forecast.stages)
@@ -28,7 +28,7 @@ def table(forecast: Forecast) -> Table:
 
 
 def summary_lines(forecast: Forecast) -> Iterator[str]:
-    """Yield what the run as a whole takes, and what this machine lacks for it."""
+    """Yield the costs of the whole run, and what this machine lacks for it."""
     if not (forecast.to_make or forecast.to_try):
         yield "Nothing is to be made: a run only times all graphs again."
         return
@@ -95,7 +95,7 @@ def _numbers(found: Range) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people read it: `45 s`, `3:20 min`, `2:05 h`."""
+    """Return a time for people: `45 s`, `3:20 min`, `2:05 h`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

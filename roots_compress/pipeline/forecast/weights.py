@@ -1,4 +1,4 @@
-"""How many bytes models take that are not made yet: counted on models without storage."""
+"""Bytes of models that are not made yet, counted on models without storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from roots_compress.pipeline.forecast.stand_ins import with_few_layers
 from roots_compress.stages.expected import ExpectedModel
 
 DEPTHS, TOKENS = (1, 2), 256
-"""Layers of a stack of the graphs that tell what a graph takes besides its weights; their tokens, at most."""
+"""Layers of a stack in the graphs for measuring the bytes besides weights; and their most tokens."""
 
 
 def weight_bytes(model: ExpectedModel) -> int:
@@ -30,7 +30,7 @@ def weight_bytes(model: ExpectedModel) -> int:
 
 
 def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
-    """Return the bytes that a model's graph takes besides its weights, by graphs of a few layers.
+    """Return the bytes of a model's graph besides its weights, from graphs of a few layers.
 
     Raises:
         StageError: the model cannot be exported.
@@ -64,7 +64,7 @@ def _bytes_of(model: RootsWithHead) -> int:
 
 
 def _fitting(model: ExpectedModel, spec: ModelSpec) -> dict[str, Any] | None:
-    """Return how a cut model stores its matrices: each as the one of its name in the whole model."""
+    """Return the formats of a cut model's matrices: those of the same names in the full model."""
     if model.quantization is None:
         return None
     names = spec.matrices().keys()
