@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from roots_compress.cli import completion
-from roots_compress.configs.base import from_home
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
 from roots_compress.io.hub_cache import on_disk
@@ -206,6 +205,8 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
     if isinstance(value, list):
         return [_as_in_a_recipe(option, each) for each in value]
     if isinstance(value, Path):
+        from roots_compress.configs.base import from_home
+
         return str(from_home(value).absolute())
     if keys := option.parts:
         parts = value.split(":")
