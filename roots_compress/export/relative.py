@@ -137,9 +137,10 @@ class Distances:
         return builder.op("Slice", rows_BHTP, builder.integers(0), self._keys, builder.integers(3))
 
     def _places(self, lowest: int, highest: int) -> ir.Value:
-        """Return the places of the distances from `1 - S` to `T`, `P`, in a table from `lowest` to `highest`.
+        """Return the indices of the distances from `1 - S` to `T`, `P`, in a table from `lowest` to
+        `highest`.
 
-        Distances beyond its ends have the places of the ends.
+        Distances beyond its ends have the indices of the ends.
         """
         builder, one = self._matrices.builder, self._matrices.builder.integer(1)
         keys, queries = (builder.op("Squeeze", size) for size in (self._keys, self._queries))

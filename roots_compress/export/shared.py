@@ -249,9 +249,9 @@ class Shared:
         return self._real_BT1
 
     def following(self, count: int) -> ir.Value:
-        """Return, as `GatherND` reads them, `count` places from the end of each row's new tokens on, `BK1`.
+        """Return `count` indices from the end of each row's new tokens on, `BK1`, for `GatherND`.
 
-        Of `count` cached tokens and the new ones after them, these are the last.
+        They select the last of `count` cached tokens and the new ones after them.
         """
         if count not in self._following:
             builder = self.builder

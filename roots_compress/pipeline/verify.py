@@ -154,7 +154,7 @@ def _with_parity(subject: str, intact: str, onnx: Path, checkpoint: Path, config
 
 
 def _fault(error: RootsError) -> str:
-    """Return the fault that an error tells; one of the machine's (no room, no memory) is no fault of a file.
+    """Return the fault in an error; an error of the machine (no disk, no memory) is not a file's fault.
 
     Raises:
         RootsError: it is such a one.

@@ -1,1 +1,1 @@
-"""The run folder: stages committed whole or not at all, and what is needed to know when one may be reused."""
+"""The run folder: stages committed completely or not at all, and the keys that decide their reuse."""

@@ -1,4 +1,4 @@
-"""A run's folders while stages are replaced: committed ones, and those that are being made or deleted.
+"""A run's folders during the replacement of stages: committed ones, and those being made or deleted.
 
 Their names, `.NN-KIND.partial` and the like, are explained in `run_folder.py`.
 """
@@ -25,7 +25,7 @@ def stage_folders(run: Path, first: int) -> list[Path]:
 
 
 def unfinished_folders(run: Path) -> list[tuple[Path, int, StageKind, str]]:
-    """Return folder, index, kind and state of what a commit or a deletion has under way, in order."""
+    """Return folder, index, kind and state of unfinished commits and deletions, in order."""
     found = []
     for folder in sorted(run.iterdir()):
         if match := _UNFINISHED.fullmatch(folder.name):
@@ -34,7 +34,7 @@ def unfinished_folders(run: Path) -> list[tuple[Path, int, StageKind, str]]:
 
 
 def set_aside(run: Path, indices: range) -> list[Path]:
-    """Rename the stages at these indices out of the way, last first; return where they are now.
+    """Rename the stages at these indices aside, last first; return their new paths.
 
     Delete them in this order, the lowest index last. After a crash, a folder at the lowest index means that
     the replacement was committed (`RunFolder` in `run_folder.py` recovers by that).
@@ -49,7 +49,7 @@ def set_aside(run: Path, indices: range) -> list[Path]:
 
 
 def remove_partials(run: Path, indices: Container[int]) -> None:
-    """Delete the unfinished stages at these indices; keys first, as half of one is of no use."""
+    """Delete the unfinished stages at these indices; keys first, because a partial stage is useless."""
     for folder, index, _, state in unfinished_folders(run):
         if state == "partial" and index in indices:
             if not folder.is_symlink():
@@ -59,7 +59,7 @@ def remove_partials(run: Path, indices: Container[int]) -> None:
 
 
 def key_text(partial: Path) -> str | None:
-    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
+    """Return the ingredients with which an unfinished stage was begun; None if they cannot be read."""
     if partial.is_symlink():
         return None
     try:

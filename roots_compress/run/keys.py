@@ -1,4 +1,4 @@
-"""Stage keys: the hash of everything that a stage's result depends on, and why one changed."""
+"""Stage keys: the hash of everything that a stage's result depends on, and the reason for a change."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from roots_compress.results import Json
 from roots_compress.system.machine import code_sha256, library_versions, own_instruction_set
 
 PARENT = "parent"
-"""The ingredient that holds the key of the stage before; a chain of stages is held together by it."""
+"""The ingredient with the key of the stage before; it links a chain of stages."""
 CHOSEN = "chosen"
-"""The ingredient that holds what a stage chose by timing. It is known only once the stage is under way."""
+"""The ingredient with a stage's choices by timing, known only while the stage runs."""
 
 
 @dataclass(frozen=True)
 class StageKey:
-    """What a stage's result depends on, in clear and as a hash. Equal hashes: the result may be reused.
+    """Everything that a stage's result depends on, in clear text and as a hash that decides its reuse.
 
-    Timings differ from one time to the next, so a stage that chooses by them cannot know its whole key before
-    it begins. It is looked for by `asked`, the hash of the rest, and what is found under that hash is reused
-    together with its choice.
+    Timings vary, so a stage that chooses by them does not know its complete key before it begins. A run looks
+    for it by `asked`, the hash of the rest, and reuses it together with its choice.
     """
 
     ingredients: dict[str, Json]
@@ -30,24 +29,24 @@ class StageKey:
 
     @property
     def parent(self) -> str | None:
-        """What was asked of the stage this one starts from, as a hash; None for the first."""
+        """The `asked` hash of the stage before; None for the first."""
         parent = self.ingredients[PARENT]
         assert parent is None or isinstance(parent, str)
         return parent
 
     @property
     def asked(self) -> str:
-        """The hash of all but what was chosen by timing."""
+        """The hash of everything except choices by timing."""
         return hash_json(asked_of(self.ingredients)) if CHOSEN in self.ingredients else self.sha256
 
     @property
     def chosen(self) -> dict[str, Json] | None:
-        """What was chosen by timing; None where nothing was."""
+        """The choices by timing; None if there were none."""
         chosen = self.ingredients.get(CHOSEN)
         return chosen if isinstance(chosen, dict) else None
 
     def with_choice(self, chosen: Mapping[str, Json]) -> StageKey:
-        """Return the key once it is known what the stage chose."""
+        """Return the key with the stage's choices."""
         ingredients = {**self.ingredients, CHOSEN: dict(chosen)}
         return StageKey(ingredients, hash_json(ingredients))
 
@@ -79,10 +78,10 @@ def stage_key(
 
     Args:
         stage: its settings, every default filled in. The label `name` is left out: it changes no result.
-        parent: what was asked of the stage whose checkpoint it takes, as a hash; None for the first stage.
-        threads: threads it computes with; sums are added in another order with another number.
-        others: further ingredients by name, such as the hashes of texts and models read, or the evaluation's
-            settings where its figures are committed with the stage.
+        parent: the `asked` hash of the stage whose checkpoint it takes; None for the first stage.
+        threads: its number of threads, which changes the order of sums.
+        others: further ingredients by name, such as the hashes of texts and models, or the evaluation's
+            settings if its figures are committed with the stage.
     """
     ingredients: dict[str, Json] = {
         "stage": {key: value for key, value in stage.items() if key != "name"},
@@ -104,15 +103,15 @@ def hash_json(value: Mapping[str, Json]) -> str:
 
 
 def with_sha256(content: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a JSON object with the hash by which `checked_content` sees that it was changed."""
+    """Return a JSON object with a hash, by which `checked_content` detects a change."""
     return {"content": dict(content), "sha256": hash_json(content)}
 
 
 def checked_content(text: str | bytes) -> dict[str, Json]:
-    """Return the content of what `with_sha256` made, written as JSON.
+    """Return the content of a JSON text from `with_sha256`.
 
     Raises:
-        ValueError: it is no such text, or was changed since.
+        ValueError: it is not such a text, or it was changed.
     """
     try:
         document = json.loads(text)
@@ -145,7 +144,7 @@ def _flatten(value: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _shown(value: Json) -> str:
-    """Hashes are cut to what a person compares."""
+    """Hashes are shortened for people."""
     if value is None:
         return "none"
     text = value if isinstance(value, str) else json.dumps(value)

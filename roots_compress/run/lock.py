@@ -14,10 +14,10 @@ OWNER_NAME = ".roots-run.owner"
 
 
 class WriterLock:
-    """An exclusive lock on a folder, which the operating system drops when its holder dies, however it dies.
+    """An exclusive lock on a folder, which the operating system releases when its holder ends in any way.
 
-    Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id is in a file
-    next to the lock, only so that a refused process can name it.
+    Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id is in a file next to
+    the lock, so that a refused process can name it.
     """
 
     def __init__(self, folder: Path, what: str = "run", option: str = "--run") -> None:
@@ -49,7 +49,7 @@ class WriterLock:
             raise
 
     def release(self) -> None:
-        """Let the next writer in."""
+        """Release the lock for the next writer."""
         self._lock.release()
 
     def _holder(self) -> str:

@@ -1,7 +1,7 @@
-"""Manifests: what a committed stage holds, file by file, and where it came from.
+"""Manifests: the files of a committed stage, and its origin.
 
-A manifest is written last, so a stage exists once its manifest does. It carries a hash of itself and has
-one canonical text, so that a flipped bit anywhere in a stage is found, the manifest's own bits included.
+A manifest is written last, so a stage exists once its manifest does. It has a hash of itself and one
+canonical text, so that a flipped bit anywhere in a stage is found, also in the manifest.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json,
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
 KIND = re.compile("[a-z][a-z0-9_]*")
-"""How a kind of stage is spelt, which is a part of its folder's name."""
+"""Spelling of a kind of stage, which is part of its folder's name."""
 _MAX_BYTES = 16 << 20  # far above any real manifest
 
 
 class ManifestError(Exception):
-    """A manifest that cannot be believed, or that a stage does not live up to; the text says why."""
+    """A manifest that is damaged, or does not match its stage; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class Manifest:
     seconds: float
     key: StageKey
     inputs: dict[str, str]
-    """sha256 of what the stage read from outside the run, by name."""
+    """sha256 of the stage's inputs from outside the run, by name."""
     machine: dict[str, Json]
     files: dict[str, FileRecord]
     """Every file of the stage but the manifest, by its path in the stage's folder, with forward slashes."""
 
     @property
     def checkpoint_files(self) -> dict[str, FileRecord]:
-        """The files that the stage after this one is made from."""
+        """The files from which the next stage is made."""
         return {path: record for path, record in self.files.items() if path.startswith("checkpoint/")}
 
     def to_text(self) -> str:
-        """Return the canonical text, which ends in the hash of all before it."""
+        """Return the canonical text, which ends with the hash of everything before it."""
         document: dict[str, Json] = {
             "schema": SCHEMA,
             "index": self.index,
@@ -112,7 +112,7 @@ def read_manifest(stage: Path) -> Manifest:
     """Read the manifest of a stage's folder.
 
     Raises:
-        ManifestError: there is none, or it cannot be believed.
+        ManifestError: there is none, or it is damaged.
     """
     try:
         return Manifest.from_text(read_regular(stage / MANIFEST_NAME, _MAX_BYTES).decode("ascii"))

@@ -1,4 +1,4 @@
-"""The marker that tells a run of ours from any other folder, and the refusal of folders without it."""
+"""The marker of our run folders, and the refusal of folders without it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MAX_MARKER_BYTES = 1 << 20
 
 
 def marker_text() -> str:
-    """Return what the marker holds."""
+    """Return the marker's content."""
     return canonical_json({"schema": SCHEMA}) + "\n"
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a place that holds something other than a run of ours. Nothing is written.
+    """Refuse a place with anything other than one of our runs. Nothing is written.
 
     Raises:
-        InputError: it is a file or lies under one, it cannot be read, or it is a folder with contents but
+        InputError: it is a file or is under one, it cannot be read, or it is a folder with contents but
             without our marker.
     """
     with atomic.disk_errors(path, InputError):

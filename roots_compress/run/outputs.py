@@ -1,4 +1,4 @@
-"""Where output may go, and the folders that appear there whole or not at all."""
+"""Places where output may go, and output folders that appear completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
 ExtraFile = Literal["search.json", "best.yaml", "failure.txt"]
 """The files that some runs have besides: a search's two, and why an unfinished run failed."""
 _OF_A_RUN = re.compile(r"\..*|\d\d-.*|shelf")
-"""What else belongs to a run: stages, finished and not, and the stage cache."""
+"""Other parts of a run: stages, finished or not, and the stage cache."""
 MOST_FILES = 16
-"""At least as many as an output has, with its folders."""
+"""At least the number of files and folders in an output."""
 
 
 def refuse_inside(output: Path, source: Path | None) -> None:
-    """Refuse a place inside what the output is made from, or inside a run.
+    """Refuse a place inside the output's source, or inside a run.
 
-    Runs do not nest, and a stage that holds a file its manifest does not name is made again.
+    Runs do not nest, and a stage with a file that its manifest does not name is made again.
 
     Raises:
-        InputError: it lies in its source or in a run.
+        InputError: it is inside its source or inside a run.
     """
     place = real_path(output)
     if source is not None and source.is_dir() and place.is_relative_to(real_path(source)):
@@ -60,18 +60,18 @@ def refuse_inside(output: Path, source: Path | None) -> None:
 
 
 def enclosing_run(path: Path) -> Path | None:
-    """Return the run that a place lies in; None where it lies in none. A run does not lie in itself."""
+    """Return the run that contains a place; None if there is none. A run does not contain itself."""
     return next((each for each in real_path(path).parents if (each / MARKER_NAME).is_file()), None)
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse a file that could not be written, before the work that it is to tell of. Nothing is left behind.
+    """Refuse an output file that could not be written, before the work. Nothing is left behind.
 
-    Beside a run's own files and stages there may be others; a file of the run may not be replaced.
+    A run's folder may have other files; a file of the run may not be replaced.
 
     Raises:
-        InputError: the system refuses it, there is something else than an ordinary file, or the run there
-            has the file for itself.
+        InputError: the system refuses it, something other than an ordinary file is there, or the file belongs
+            to the run.
     """
     try:
         if path.exists() and not path.is_file():
@@ -100,7 +100,7 @@ def check_output_file(path: Path) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a file that `check_output_file` has allowed, whole or not at all, and the folders it lacks.
+    """Write a file that `check_output_file` has allowed, completely or not at all, and its missing folders.
 
     Raises:
         OSError: the disk failed.
@@ -111,16 +111,16 @@ def write_output(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator[Path]:
-    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
+    """Yield a folder to fill; at the end of the block it becomes `path`; if the block fails it is deleted.
 
-    Its parents are made, and go as well where the block fails. `size` is about what its weights take.
+    Its parents are made, and deleted if the block fails. `size` is the approximate size of its weights.
 
     Raises:
-        InputError: `path` exists already, lies in its source or in a run, or cannot be made.
+        InputError: `path` exists already, is inside its source or a run, or cannot be made.
         StageError: it cannot be written: the disk is full, or fails.
     """
     made: list[Path] = []
-    # The name is not part of it, which may be as long as a name may be.
+    # The temporary name does not contain the name, which may have the largest allowed length.
     partial = path.parent / f".{secrets.token_hex(8)}.partial"
     try:
         if path.exists() or path.is_symlink():
@@ -129,7 +129,7 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
             )
         refuse_inside(path, source)
         made = make_folders(path.parent)
-        path.exists()  # In a folder that is there, a name that is too long is an error.
+        path.exists()  # In an existing folder, a name that is too long is an error.
         partial.mkdir()
     except OSError as error:
         remove_empty(made)
@@ -152,15 +152,15 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
 def unwritten(
     error: OSError, partial: Path, path: Path, size: int | None = None, *, out_of_files: bool = False
 ) -> StageError:
-    """Return what is told of an output that failed.
+    """Return the error for an output that failed.
 
     Args:
-        size: about what the weights in it take.
-        out_of_files: whether the disk has no room for further files.
+        size: the approximate size of its weights.
+        out_of_files: whether the disk cannot hold further files.
     """
     cause = error.strerror or error
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
-    # What fills the folder may do so through one with a longer name, next to it.
+    # Code that fills the folder may use a neighbouring folder with a longer name.
     if not any(partial.name in part for part in named.parts):
         return StageError(
             f"cannot be read or written: {cause}",

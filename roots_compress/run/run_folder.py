@@ -1,4 +1,4 @@
-"""The run folder: committed stages, the one being made, and the files that describe the run.
+"""The run folder: committed stages, the stage being made, and the files that describe the run.
 
     NAME/
       .roots-run.json         marker: this folder is ours
@@ -13,8 +13,8 @@
       shelf/                  the stage cache: stages that a search may come back to (`stage_cache.py`)
 
 A commit syncs `stage/`, writes its manifest, sets aside what it replaces, and renames `stage/` to its final
-name. Killed between any two of these steps, the run holds the old stages or the new one, never a mixture:
-what was set aside without a successor is put back when the run is next opened.
+name. If it is killed between any two of these steps, the run holds the old stages or the new one, never a
+mixture: stages set aside without a successor are restored when the run is next opened.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from roots_compress.run.stages import (
 )
 
 COVERED = (MARKER_NAME, *get_args(RunFile))
-"""What a run's manifest covers besides the stages and the files that only some runs have."""
+"""Files covered by a run's manifest, besides stages and files that only some runs have."""
 FAILURE_NAME: Final = "failure.txt"
 _MAX_FAILURE_BYTES = 1 << 20
 
@@ -65,14 +65,14 @@ class RunFolder:
         self._lock = lock
         self._cache = StageCache(path)
         self._made = made
-        """The folders that did not exist before, inmost first: the run's own, and its parents."""
+        """The folders that did not exist before, innermost first: the run's own, and its parents."""
         self._is_changed = False
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool = False) -> Self:
-        """Open or make a run folder, take its lock, and tidy up after a process that died in it.
+        """Open or make a run folder, take its lock, and recover from a process that died in it.
 
-        With `fresh`, delete the stages and descriptions of the run that is there, and nothing else.
+        With `fresh`, delete the stages and descriptions of the existing run, and nothing else.
 
         Raises:
             InputError: the folder holds something that is not a run, another process is writing to it, or
@@ -107,16 +107,16 @@ class RunFolder:
         if isinstance(error, InputError) and self._made and not self.stages():
             self._unmake()
         elif isinstance(error, RootsError) and self._is_changed:
-            with suppress(RootsError):  # The disk may be what failed.
+            with suppress(RootsError):  # The disk may have failed.
                 self.write_text(FAILURE_NAME, printable(f"{error}\n"))
         self._lock.release()
 
     def stages(self) -> list[CommittedStage]:
-        """Return the chain of committed stages (`read_stages` also says what was left out, and why)."""
+        """Return the chain of committed stages (`read_stages` also gives those left out, with reasons)."""
         return read_stages(self.path)[0]
 
     def begin(self, index: int, kind: StageKind, name: str, key: StageKey) -> Workspace:
-        """Return a workspace for the stage at `index`; what is there stays until the commit.
+        """Return a workspace for the stage at `index`; the existing stage stays until the commit.
 
         Raises:
             StageError: the disk failed, or a stage before it is not usable any more.
@@ -142,24 +142,24 @@ class RunFolder:
         return workspace
 
     def reclaimable_bytes(self) -> int:
-        """Return the bytes that unfinished stages take; the next stage goes on with them or deletes them."""
+        """Return the bytes of unfinished stages; the next stage continues or deletes them."""
         partials = [folder for folder, *_, state in unfinished_folders(self.path) if state == "partial"]
         return sum(map(folder_bytes, partials))
 
     @property
     def keeps_displaced(self) -> bool:
-        """Whether a stage that gives way to another is kept, to be taken back by `restore`."""
+        """Whether a replaced stage is kept, for `restore`."""
         return self._cache.exists
 
     def keep_displaced(self) -> None:
-        """From here on, for good, keep the stages that give way to others."""
+        """From now on, permanently keep replaced stages."""
         with atomic.disk_errors(self.path, StageError):
             self._cache.make()
 
     def restore(self, index: int, key: StageKey) -> CommittedStage | None:
-        """Put a stage that was kept back at `index`, in place of what is there and after it.
+        """Put a kept stage back at `index`, replacing the stage there and those after it.
 
-        None, and nothing is moved, where no stage with this key is kept whole.
+        Return None, and move nothing, if no intact stage with this key is kept.
         """
         with atomic.disk_errors(self.path, StageError):
             stage = self._cache.find(key)
@@ -171,12 +171,12 @@ class RunFolder:
             return self._cache.take(stage)
 
     def _displace(self, first: int) -> None:
-        """Keep the stages from this index on; last first, so that the rest is a chain at any moment."""
+        """Move the stages from this index on to the cache; last first, so that the rest is always a chain."""
         for folder in stage_folders(self.path, first):
             self._cache.put(folder)
 
     def discard(self, first: int) -> None:
-        """Delete the stages from this index on, as when a recipe has become shorter, or keep them."""
+        """Delete the stages from this index on, as for a shorter recipe, or move them to the cache."""
         with atomic.disk_errors(self.path, StageError):
             self._reopen()
             if self._cache.exists:
@@ -189,7 +189,7 @@ class RunFolder:
             remove_partials(self.path, range(first, MAX_STAGES))
 
     def write_text(self, name: RunFile | ExtraFile, text: str) -> None:
-        """Write one of the files that describe the run, whole or not at all."""
+        """Write one of the files that describe the run, completely or not at all."""
         with atomic.disk_errors(self.path, StageError):
             self._reopen()
             atomic.write_text(self.path / name, text)
@@ -199,7 +199,7 @@ class RunFolder:
         self.write_text(METRICS_NAME, json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
 
     def finish(self) -> None:
-        """Write the run's manifest, which ends it: `run_manifest_faults` finds any change from here on."""
+        """Write the run's manifest, which ends the run: `run_manifest_faults` finds any later change."""
         with atomic.disk_errors(self.path, StageError):
             stages = [stage.path.name for stage in self.stages()]
             atomic.write_text(
@@ -207,7 +207,7 @@ class RunFolder:
             )
 
     def _reopen(self) -> None:
-        """Remove the run's manifest, durably, before what it covers changes."""
+        """Remove the run's manifest, durably, before a covered file changes."""
         self._is_changed = True
         manifest = self.path / MANIFEST_NAME
         if manifest.exists():
@@ -232,7 +232,7 @@ class RunFolder:
             elif state == "partial":
                 key = key_text(folder)
                 if key is None or key == _key_of(self.path / stage_folder_name(index, kind)):
-                    # Its commit was complete, or nothing can be gone on from.
+                    # Its commit was complete, or nothing can be continued.
                     remove_partials(self.path, [index])
 
     def _clear(self) -> None:
@@ -245,8 +245,8 @@ class RunFolder:
         atomic.sync_directory(self.path)
 
     def _unmake(self) -> None:
-        """Leave no trace of a run that was made for a request which turned out to be impossible."""
-        with suppress(OSError):  # What the user needs to hear is why it was impossible.
+        """Remove a run that was made for a request that proved impossible."""
+        with suppress(OSError):  # The user needs the reason for that, not this error.
             self._clear()
             for name in (MARKER_NAME, OWNER_NAME, LOCK_NAME):
                 (self.path / name).unlink(missing_ok=True)
@@ -259,9 +259,9 @@ def covered_files(run: Path) -> tuple[str, ...]:
 
 
 def why_unfinished(run: Path) -> str | None:
-    """Return why a run is not finished: the error that its last attempt ended with, or where it was stopped.
+    """Return why a run is not finished: the error of its last attempt, or where it was stopped.
 
-    None where it is finished, and where there is no run. No lock is needed.
+    None if it is finished, or if there is no run. No lock is needed.
     """
     if not (run / MARKER_NAME).is_file() or (run / MANIFEST_NAME).exists():
         return None

@@ -1,7 +1,7 @@
 """The manifest of a finished run: hashes of the files that describe it and of its stages' manifests.
 
-It is written last and removed before anything changes, so a run that has one is finished. Each
-stage's manifest answers for the stage's own files.
+It is written last and removed before anything changes, so a run that has one is finished. Each stage's
+manifest covers the stage's own files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_BYTES = 16 << 20
 
 
 def run_manifest_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
-    """Return the manifest of what is in a run's folder now."""
+    """Return the manifest of a run's folder in its current state."""
     names = [*files, *(f"{stage}/{MANIFEST_NAME}" for stage in stages)]
     records: dict[str, Json] = {name: dict(asdict(record_file(run / name))) for name in names}
     document: dict[str, Json] = {"schema": SCHEMA, "files": records}

@@ -1,4 +1,4 @@
-"""The stage cache of a run: committed stages outside its chain, to which a search comes back.
+"""The stage cache of a run: committed stages outside its chain, which a search may reuse.
 
     shelf/KEY/NN-KIND/        a committed stage, as it was in the run; KEY begins what was asked of it
 
@@ -27,11 +27,11 @@ class StageCache:
 
     @property
     def exists(self) -> bool:
-        """Whether the run keeps what leaves its chain."""
+        """Whether the run keeps replaced stages."""
         return self.path.is_dir()
 
     def make(self) -> None:
-        """Begin to keep."""
+        """Create the cache."""
         self.path.mkdir(exist_ok=True)
         atomic.sync_directory(self._run)
 
@@ -51,7 +51,7 @@ class StageCache:
     def find(self, key: StageKey) -> CommittedStage | None:
         """Return the stage with a key, every byte of it checked.
 
-        One that has changed is left for its manifest, until the stage is committed again.
+        A changed one stays, for its manifest, until the stage is committed again.
         """
         for folder in self.folders(key):
             with suppress(ManifestError):
@@ -61,17 +61,17 @@ class StageCache:
         return None
 
     def holds(self, key: StageKey) -> bool:
-        """Whether a stage with a key seems to be there; nothing is read."""
+        """Whether a stage with a key seems to exist; nothing is read."""
         return bool(self.folders(key))
 
     def take(self, stage: CommittedStage) -> CommittedStage:
-        """Move a stage that `find` returned back into the run, where its place is free."""
+        """Move a stage that `find` returned back into the run; its place must be free."""
         atomic.move_folder(stage.path, self._run / stage.path.name)
         atomic.remove_folder(stage.path.parent)
         return read_stage(self._run / stage.path.name)
 
     def remove(self, key: StageKey) -> None:
-        """Delete what is kept under a key."""
+        """Delete the stage with a key."""
         atomic.remove_folder(self._place(key))
 
     def clear(self) -> None:
@@ -79,7 +79,7 @@ class StageCache:
         atomic.remove_folder(self.path)
 
     def folders(self, key: StageKey) -> list[Path]:
-        """Return the folders that are kept under a key, whole or not."""
+        """Return the folders under a key, intact or not."""
         place = self._place(key)
         return (
             [path for path in place.iterdir() if STAGE_FOLDER.fullmatch(path.name)] if place.is_dir() else []

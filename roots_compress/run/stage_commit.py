@@ -1,6 +1,6 @@
 """A stage being made: its folders in the run, and the commit that publishes them.
 
-What a commit consists of, and what the run holds when it is killed on the way, is said in `run_folder.py`.
+`run_folder.py` describes the steps of a commit, and the run's state after a kill.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from roots_compress.run.stage_cache import StageCache
 from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
 
 MAX_STAGES = 100
-"""Stages in a run, as two digits can count."""
+"""Most stages in a run, for two digits."""
 
 
 class Workspace:
-    """A stage being made: folders to fill, and the commit that publishes them whole.
+    """A stage being made: folders to fill, and the commit that publishes them together.
 
-    `checkpoint` and `onnx` are new and empty each time; `work` keeps what an interrupted attempt at the very
-    same stage (an equal key) left there, and goes with the commit.
+    `checkpoint` and `onnx` are new and empty each time; `work` keeps the files of an interrupted attempt at
+    the same stage (an equal key), and is deleted at the commit.
     """
 
     def __init__(self, run: Path, index: int, kind: StageKind, name: str, key: StageKey) -> None:
@@ -43,7 +43,7 @@ class Workspace:
         self._partial = run / f".{self._final.name}.partial"
         self._stage = self._partial / "stage"
         self.work = self._partial / "work"
-        """Private folder for the state that an interrupted stage goes on from."""
+        """Folder for the state from which an interrupted stage goes on."""
         self.checkpoint = self._stage / "checkpoint"
         """Where the stage's checkpoint goes."""
         self.onnx = self._stage / "onnx"
@@ -53,7 +53,7 @@ class Workspace:
 
     @property
     def was_committed(self) -> bool:
-        """Whether the very same stage was committed here before; its files may be damaged."""
+        """Whether the same stage was committed here before; its files may be damaged."""
         manifest = _manifest_of(self._final)
         return manifest is not None and manifest.key.asked == self._key.asked
 
@@ -72,7 +72,7 @@ class Workspace:
 
     @property
     def chosen(self) -> dict[str, Json] | None:
-        """What the very same stage chose by timing when it was committed before, if it was."""
+        """The choices by timing of the same stage, if it was committed before."""
         for folder in (self._final, *self._cache.folders(self._key)):
             manifest = _manifest_of(folder)
             if manifest is not None and manifest.key.asked == self._key.asked:
@@ -87,10 +87,10 @@ class Workspace:
         inputs: Mapping[str, str] | None = None,
         chosen: Mapping[str, Json] | None = None,
     ) -> CommittedStage:
-        """Publish the stage in place of any at its index, and of those that were made from it.
+        """Publish the stage, replacing any at its index and those made from it.
 
-        Where it is the same stage made again, because files of it were damaged, and its checkpoint has come
-        out the same, those after it stay.
+        If the same stage was made again because of damaged files, and its checkpoint came out the same, those
+        after it stay.
 
         Raises:
             StageError: the disk failed, a figure is not finite, or the folders hold links. What was
@@ -128,7 +128,7 @@ class Workspace:
         return CommittedStage(self._final, manifest, result)
 
     def _is_repeated(self, manifest: Manifest) -> bool:
-        """Whether the stage here was committed before with this key and this very checkpoint."""
+        """Whether the stage was committed before with the same key and the same checkpoint."""
         old = _manifest_of(self._final)
         return old is not None and (old.key, old.checkpoint_files) == (
             manifest.key,
@@ -136,7 +136,7 @@ class Workspace:
         )
 
     def _synced_files(self) -> dict[str, Path]:
-        """Force all that the stage wrote to the disk, and return its files."""
+        """Sync all files of the stage to disk, and return them."""
         try:
             files = list_files(self._stage)
         except ManifestError as error:

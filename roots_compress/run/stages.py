@@ -33,7 +33,7 @@ _MAX_METRICS_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class CommittedStage:
-    """A stage whose manifest is whole and whose files have the recorded sizes."""
+    """A stage whose manifest is intact and whose files have the recorded sizes."""
 
     path: Path
     manifest: Manifest
@@ -46,7 +46,7 @@ class CommittedStage:
 
     @property
     def kind(self) -> StageKind:
-        """What the stage did."""
+        """The kind of stage."""
         return self.manifest.kind
 
     @property
@@ -71,20 +71,20 @@ class CommittedStage:
 
 
 def is_stage(folder: Path) -> bool:
-    """Whether a folder is a stage's, perhaps a damaged one, and not the user's own of such a name."""
+    """Whether a folder is a stage, possibly damaged, and not the user's folder of the same name."""
     parts = (MANIFEST_NAME, "checkpoint", "onnx")
     return bool(STAGE_FOLDER.fullmatch(folder.name)) and any((folder / part).exists() for part in parts)
 
 
 def verify(stage: CommittedStage, sha256: Callable[[Path], str] = file_sha256) -> list[str]:
-    """Compare every file of a stage with its hash; return what changed since the commit, one line each."""
+    """Compare every file of a stage with its hash; return the changes since the commit, one line each."""
     return find_faults(stage.path, stage.manifest, sha256=sha256)
 
 
 def read_stages(run: Path) -> tuple[list[CommittedStage], dict[str, str]]:
-    """Return a run's chain of committed stages, and why any other stage folder was left out, by its name.
+    """Return a run's chain of committed stages, and by name why other stage folders were left out.
 
-    The chain begins at index 0 and goes on as long as each stage was made from the one before it. Sizes
+    The chain begins at index 0 and continues while each stage was made from the one before it. Sizes
     are compared, contents are not (`verify` does that). No lock is needed.
     """
     chain: list[CommittedStage] = []
@@ -124,10 +124,10 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def read_metrics(run: Path) -> RunMetrics:
-    """Return a run's figures, from its folder or from a file of them that was kept.
+    """Return a run's figures, from its folder or from a stored file.
 
     Raises:
-        InputError: there are none, or the file does not hold what it should.
+        InputError: there are none, or the file is malformed.
     """
     path = figures_file(run)
     around, folder = enclosing_run(path), path.parent
@@ -152,7 +152,7 @@ def figures_file(run: Path) -> Path:
 
 
 def figures_error(run: Path, fault: str) -> InputError:
-    """Return the error that says what is wrong with a run's figures."""
+    """Return the error for faulty figures of a run."""
     return InputError(
         f"cannot be read as the figures of a run ({fault})",
         where=figures_file(run),
@@ -164,7 +164,7 @@ def read_stage(folder: Path) -> CommittedStage:
     """Return the stage in a folder; sizes are compared, contents are not.
 
     Raises:
-        ManifestError: it is not a whole committed stage.
+        ManifestError: it is not an intact committed stage.
     """
     manifest = read_manifest(folder)
     if folder.name != stage_folder_name(manifest.index, manifest.kind):

@@ -48,7 +48,7 @@ Engine = TypeVar("Engine", bound=Served)
 class Task(TaskFacts, ABC, Generic[Engine]):
     """What a model is for.
 
-    `Engine` is what serves the task's models, whichever runtime does: a graph, or a checkpoint's own model.
+    `Engine` runs the task's models in any runtime: a graph, or a checkpoint's own model.
     """
 
     def for_records(self, kind: RecordKind) -> Task[Any]:

@@ -166,7 +166,7 @@ class LikenessTask(EncoderTask):
 
         Raises:
             InputError: the original model is not known, or a text does not fit the model.
-            StageError: what is given is not finite.
+            StageError: an output is not finite.
         """
         texts = texts_of(examples)
         if original is None and self.compares:

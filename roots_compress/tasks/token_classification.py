@@ -108,7 +108,7 @@ def entity_f1(
 ) -> float:
     """Return the F1 of entities: 2 hits / (given + right). A hit has the words and the kind of a right one.
 
-    It is 1 where there are none, and none are given.
+    It is 1 if there are none and none are given.
     """
     given, right = (
         set(entities([names[each] for each in labels_N], texts_N)) for labels_N in (given_N, right_N)

@@ -1,4 +1,4 @@
-"""Batches of packed windows in an order that a seed and a position determine.
+"""Batches of packed windows in an order determined by a seed and a position.
 
 Shape legend: B windows in a batch, T tokens in a window, N scored positions of a batch.
 """
@@ -27,40 +27,40 @@ class Batch:
 
     input_ids_BT: Tensor
     targets_BT: Tensor
-    """What the model is to say at each position; -100 where nothing is scored."""
+    """The target at each position; -100 where nothing is scored."""
     segment_ids_BT: Tensor
     rows: tuple[int, ...]
-    """Which of the training's windows these are, counted among those with a scored token."""
+    """The numbers of these windows among those with a scored token."""
     first: int
-    """How many windows training has read before these, over all epochs."""
+    """The number of windows read before these, over all epochs."""
     source: tuple[Tensor, Tensor] | None = None
-    """Of pairs: tokens and segments of the sources, `BS` each."""
+    """For pairs: tokens and segments of the sources, `BS` each."""
     token_types_BT: Tensor | None = None
-    """1 in the second text of a pair that an encoder alone reads; None where all are 0."""
+    """1 in the second text of an encoder's pair; None if all are 0."""
     scores_BT: Tensor | None = None
-    """At the first position of a text the number that is right for it, else NaN; None where none is known."""
+    """The right number at a text's first position, elsewhere NaN; None without numbers."""
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """What the model reads, by the names of its arguments."""
+        """The model's inputs, by argument names."""
         return model_inputs(self.input_ids_BT, self.segment_ids_BT, self.source, self.token_types_BT)
 
     @property
     def scored_BT(self) -> Tensor:  # noqa: N802
-        """True at the positions that are scored."""
+        """True at the scored positions."""
         return self.targets_BT != IGNORED_LABEL
 
     @property
     def targets_N(self) -> Tensor:  # noqa: N802
-        """What to say at each scored position, in the order `scored_BT` selects them."""
+        """The target at each scored position, in the order of `scored_BT`."""
         return self.targets_BT[self.scored_BT]
 
 
 class BatchOrder:
-    """Which windows each optimizer step reads: a fresh permutation of them all in every epoch.
+    """The windows of each optimizer step: a new permutation of all windows in every epoch.
 
-    The permutation of an epoch follows from the seed and the epoch's number alone, so a resumed run needs no
-    random state to read on where it stopped. A batch at the end of an epoch is filled from the next.
+    An epoch's permutation follows from the seed and the epoch's number alone, so a resumed run needs no
+    random state to continue. A batch at the end of an epoch is filled from the next.
     """
 
     def __init__(self, windows: PackedWindows, *, seed: int) -> None:
@@ -74,7 +74,7 @@ class BatchOrder:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All windows, as the first epoch reads them, by the names of a batch."""
+        """All windows as in the first epoch, by the names of a batch."""
         source = self._windows.source or ()
         return {**_tensors(self._windows), **dict(zip(SOURCE, map(_tensor, source), strict=False))}
 
@@ -85,16 +85,16 @@ class BatchOrder:
         return _batch(self._windows.in_epochs(rows, epochs), rows, first, device)
 
     def at(self, rows: Sequence[int], device: str) -> Batch:
-        """Return windows by their place in the text, as the first epoch reads them."""
+        """Return windows by their index in the text, as in the first epoch."""
         return _batch(self._windows.in_epochs(rows, [0] * len(rows)), rows, 0, device)
 
     def scored(self, first: int, count: int) -> int:
-        """Return how many positions are scored in the windows that `take` returns."""
+        """Return the number of scored positions in the windows that `take` returns."""
         return int(self.scored_counts[[self._row(number) for number in range(first, first + count)]].sum())
 
     @cached_property
     def scored_counts(self) -> NDArray[np.int64]:
-        """How many positions of each window are scored, in every epoch."""
+        """The number of scored positions of each window, in every epoch."""
         counts: NDArray[np.int64] = (self._windows.targets != IGNORED_LABEL).sum(axis=1)
         return counts
 
@@ -131,7 +131,7 @@ def _tensor(array: NDArray[np.int64] | NDArray[np.float32], device: str = "cpu")
 
 
 def scored_windows(windows: PackedWindows) -> PackedWindows:
-    """Return the windows without those in which nothing is scored; they teach nothing.
+    """Return the windows that have a scored position.
 
     Raises:
         InputError: none is left.
@@ -147,11 +147,11 @@ def scored_windows(windows: PackedWindows) -> PackedWindows:
 
 
 def shared_windows(windows: PackedWindows, processes: int, work: Path) -> PackedWindows:
-    """Return the windows that several processes read, from files, so that none holds all; one keeps them.
+    """Return the windows for several processes, read from files so that none holds all; for one, in memory.
 
     Args:
-        windows: those in which nothing is scored are left out.
-        work: where the files go, which all of them see.
+        windows: those without a scored position are left out.
+        work: a folder for the files that all processes see.
 
     Raises:
         InputError: as `scored_windows`.

@@ -1,4 +1,4 @@
-"""What a training works with besides model, text and settings."""
+"""The inputs of a training besides model, text and settings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from roots_compress.events import Events
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where a training computes and keeps its state, and where it tells of itself."""
+    """Where a training computes, keeps its state, and reports its progress."""
 
     device: str
     """`cpu` or `cuda`, as `resolve_device` returns it."""
     seed: int
-    """Of the windows, of their order, and of the random state."""
+    """Seed of the windows, their order, and the random state."""
     work: Path
     """An existing folder for the resumable state of this training alone."""
     events: Events
     label: str = "training"
-    """Names the training there."""
+    """The training's name in events."""

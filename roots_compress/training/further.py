@@ -1,7 +1,7 @@
-"""Training that goes on from a trained model keeps the better weights: a training may also do harm.
+"""Further training of a trained model keeps the better weights, because it may also do harm.
 
-The judge is the loss on text that is kept back from the training, before it and after: the cross-entropy of
-what the text says, or, where no text says what is right, the distance from the teacher.
+It compares the loss on validation text, kept back from the training, before and after: the cross-entropy with
+the text, or, without targets in the text, the distance from the teacher.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from roots_compress.training.objective import CrossEntropy, Objective, ScoreLoss
 from roots_compress.training.summary import FitSummary, Judged
 
 SHARE = 0.2
-"""How many windows judge, of those that the training reads."""
+"""Validation windows, as a share of the training's."""
 FEWEST, MOST = 1 << 11, 1 << 13
-"""Tokens of theirs, about: fewer say nothing, more take long."""
+"""Approximate bounds on their tokens: fewer show nothing, more take long."""
 FRACTIONS = 0.1, 0.25, 0.5
-"""Of the documents, the most that are kept back; the next where they do not fill a window."""
+"""Largest share of the documents to keep back; the next one if they do not fill a window."""
 CHARACTERS = 6
-"""Of a token, more than which few texts have."""
+"""Bytes of a token; few texts have more."""
 TOKENS = 1 << 12
-"""Read at a time by the judge."""
+"""Validation windows read at a time."""
 KEPT = "before.safetensors"
-"""In the work folder."""
+"""File in the work folder."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What says whether a training did good.
+    """The comparison that decides whether a training helped.
 
     Attributes:
-        objective: its loss is compared.
+        objective: the one whose loss is compared.
         windows_of: makes windows of documents.
         tokenizer: the model's.
-        training: how many windows it reads, and how long they are.
-        context: its seed draws what is kept back.
+        training: gives the number and length of its windows.
+        context: its seed chooses the validation documents.
     """
 
     objective: Objective
@@ -65,7 +65,7 @@ class Judge:
     context: TrainingContext
 
     def kept_back(self, text: TextSplit) -> tuple[TextSplit, PackedWindows] | None:
-        """Return the text that is left to learn from, and windows to judge by; None of too little text."""
+        """Return the remaining training text and the validation windows; None if there is too little text."""
         limit, length = judging_windows(self.training), self.training.block_size
         characters = limit * length * CHARACTERS
         for fraction in FRACTIONS:
@@ -76,7 +76,7 @@ class Judge:
             try:
                 windows = scored_windows(self._windows(held, limit))
                 self._windows(learnt, 1)
-            except InputError:  # If the text has a fault, the training itself will name it.
+            except InputError:  # If the text is faulty, the training itself reports it.
                 continue
             return replace(text, train=learnt), windows
         return None
@@ -106,13 +106,13 @@ class Judge:
 
 
 def judging_windows(training: TrainingConfig) -> int:
-    """Return how many windows judge a training, at the most."""
+    """Return the largest number of validation windows for a training."""
     read, length = windows_needed(training), training.block_size
     return min(max(round(SHARE * read), -(-FEWEST // length)), -(-MOST // length), read)
 
 
 def judging_passes(training: TrainingConfig) -> float:
-    """Return what the judge of a training takes, before it and after, in forward passes of a token."""
+    """Return the cost of validation before and after a training, in forward passes of a token."""
     return 2.0 * judging_windows(training) * training.block_size
 
 
@@ -122,13 +122,14 @@ def train_further(
     judge: Judge,
     train: Callable[[TextSplit], FitSummary],
 ) -> FitSummary:
-    """Train a model in place, and give it its weights back where it got no better.
+    """Train a model in place, and restore its weights if it did not improve.
 
     Args:
-        model: its parameters that require gradients are trained.
+        model: one whose parameters that require gradients are trained.
         text: a part of its training documents is kept back.
-        judge: says which weights are better. With too little text to keep some back, nothing is judged.
-        train: does it, on the text that it is given.
+        judge: decides which weights are better. If there is too little text to keep some back, nothing is
+            compared.
+        train: trains on the text that it gets.
 
     Raises:
         StageError, InputError: as `train` does.
@@ -161,7 +162,7 @@ def teach_further(
     training: TrainingConfig,
     context: TrainingContext,
 ) -> FitSummary:
-    """Teach as `teach` does, and give the student its weights back where it got no better."""
+    """Train by `teach`, and restore the student's weights if it did not improve."""
     objective: Objective = CrossEntropy()
     if text.kind == "ratings" and loss.cross_entropy_weight:
         objective = ScoreLoss()
@@ -177,7 +178,7 @@ def teach_further(
 
 
 def _save(parameters: dict[str, nn.Parameter], work: Path) -> None:
-    """Write the weights to disk: a training leaves little memory.
+    """Write the weights to disk, because a training leaves little memory.
 
     Raises:
         StageError: they cannot be written.

@@ -1,4 +1,4 @@
-"""Sections that Ctrl-C and SIGTERM must not tear."""
+"""Sections that Ctrl-C and SIGTERM must not interrupt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 def end_at_once(number: int, _frame: FrameType | None = None) -> None:
     """End the program as a signal without a handler does.
 
-    Handle a second signal by this rather than by `SIG_DFL`: Python complains, and drops the signal, where a
-    handler is taken away while its signal waits to be handled.
+    Use this for a second signal instead of `SIG_DFL`: if a handler is removed while its signal is pending,
+    Python complains and drops the signal.
     """
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
@@ -24,13 +24,13 @@ def end_at_once(number: int, _frame: FrameType | None = None) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[list[int]]:
-    """Hold the first of `ENDINGS` back until the block is done, then deliver it; a second one ends at once.
+    """Delay the first of `ENDINGS` to the end of the block; a second one ends the program at once.
 
-    Yields a list that a signal is put into when it comes.
+    Yields a list to which an arriving signal is added.
 
-    A `KeyboardInterrupt` half way through an optimizer step would leave some weights updated and others not.
-    Python runs its signal handlers in the main thread, so elsewhere there is nothing to hold back. Nor is
-    there where a signal has no handler of Python's, or is to end the program at once.
+    A `KeyboardInterrupt` inside an optimizer step would leave some weights updated and others not.
+    Python runs its signal handlers in the main thread, so other threads delay nothing. Nor is a signal
+    delayed that has no Python handler, or that ends the program at once.
     """
     held: list[int] = []
     if threading.current_thread() is not threading.main_thread():

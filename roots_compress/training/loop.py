@@ -33,14 +33,14 @@ def fit(
 ) -> FitSummary:
     """Train a model in place; afterwards it is on the CPU and in eval mode.
 
-    The training state is saved every `checkpoint_every` steps, at the end and on Ctrl-C. The same call on
-    the same `work` folder goes on from there, to the same final weights to the bit on the same device and
-    number of threads.
+    The training state is saved every `checkpoint_every` steps, at the end and on Ctrl-C. The same call on the
+    same `work` folder goes on from there, and ends with the same bits on the same device and number of
+    threads.
 
     Args:
         model: float32 weights; its parameters that require gradients are trained.
         windows: packed text; read in an order that follows from the seed, epoch after epoch.
-        objective: what to minimise; parameters of its own that require gradients are trained too.
+        objective: the loss to minimise; its own parameters that require gradients are trained too.
 
     Raises:
         InputError: windows longer than the model's context, nothing to score, a quantized model, or a
@@ -71,14 +71,14 @@ def fit(
 
 
 def follow_training(team: Team, step: TrainingStep, lesson: Lesson) -> None:
-    """Do a training's part of a process that does not lead."""
+    """Do the part of a training of a process other than 0."""
     run = TrainingRun(team, step, lesson)
     if run.train(lambda: None):
         run.finish()
 
 
 def _train(run: TrainingRun, context: TrainingContext) -> FitSummary:
-    """Train to the end in the process that leads, and show how far it is."""
+    """Train to the end in process 0, and show the progress."""
     first_tokens, started = run.tally.tokens, time.monotonic()
     with Display(context.events, context.label, done=run.step) as display:
 
@@ -99,7 +99,7 @@ def _train(run: TrainingRun, context: TrainingContext) -> FitSummary:
 
 
 def windows_needed(config: TrainingConfig) -> int:
-    """Return how many windows a training reads; more text than that need not be tokenised."""
+    """Return how many windows a training reads, so that no more text is tokenised."""
     return config.steps * config.accumulation * config.batch_size
 
 

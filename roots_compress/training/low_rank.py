@@ -1,4 +1,4 @@
-"""Training by updates of low rank: the model's own weights stay frozen, and take the updates in at the end.
+"""Training of low-rank updates: the model's weights stay frozen, and the updates are merged at the end.
 
 Shape legend: O outputs and C inputs of a linear layer, R the rank.
 """
@@ -17,31 +17,31 @@ from roots_compress.models.blocks.base import Block
 from roots_compress.models.heads import RootsWithHead
 
 ALPHA = 16.0
-"""The updates are scaled by this over their rank, so that a learning rate serves every rank."""
+"""The updates are scaled by this over their rank, so that one learning rate suits every rank."""
 
 
 class LowRankLinear(nn.Linear):
-    """A frozen linear layer beside a trained update of its weights, `ALPHA / R * B A`.
+    """A frozen linear layer with a trained update of its weights, `ALPHA / R * B A`.
 
     LoRA (Hu et al. 2021, arXiv:2106.09685): A starts random and B at zero, so that training starts from the
-    layer as it was. The product of A and B is never formed, nor its gradient: a step takes memory and work in
+    unchanged layer. The product of A and B is never formed, nor its gradient: a step takes memory and work in
     proportion to the rank.
 
     Args:
-        base: its weight and bias are shared, not copied.
+        base: the layer; its weight and bias are shared, not copied.
     """
 
     def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
         super().__init__(base.in_features, base.out_features, bias=False, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        # Drawn on the CPU, so that it is the same on every device; rows of A x then are of the size of x.
+        # Drawn on the CPU, so that it is the same on every device; rows of A x have the scale of x.
         a_RC = torch.randn(rank, base.in_features, generator=generator) * base.in_features**-0.5
         self.lora_a = nn.Parameter(a_RC.to(base.weight.device))
         self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.scale = ALPHA / rank
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return what the updated layer gives."""
+        """Return the updated layer's output."""
         return super().forward(input) + self.scale * F.linear(F.linear(input, self.lora_a), self.lora_b)
 
     @torch.no_grad()
@@ -52,11 +52,10 @@ class LowRankLinear(nn.Linear):
 
 @contextmanager
 def low_rank_updates(model: RootsWithHead, rank: int, *, seed: int) -> Iterator[None]:
-    """Within the block only updates of a rank can be trained, one for every projection of the layers.
+    """Within the block only low-rank updates are trainable, one for every projection of the layers.
 
-    Embedding, head, norms, biases, and projections to a number for each head are frozen. When the block ends
-    well, the updates are merged into the weights; however it ends, the model is then made of plain layers
-    again, all of them trainable.
+    Embedding, head, norms, biases, and projections to one number a head are frozen. If the block succeeds,
+    the updates are merged into the weights; in any case the model then has plain, trainable layers again.
 
     Args:
         model: float32 weights.
@@ -78,10 +77,10 @@ def low_rank_updates(model: RootsWithHead, rank: int, *, seed: int) -> Iterator[
 
 
 def check_rank(model: RootsWithHead, rank: int) -> None:
-    """Refuse a rank that a projection does not have.
+    """Refuse a rank that is too large for a projection.
 
     Raises:
-        InputError: updates of this rank would be no smaller than what they update.
+        InputError: updates of this rank would be no smaller than the weights.
     """
     most = min(min(base.weight.shape) for _, _, base in _projections(model))
     if rank >= most:
@@ -93,7 +92,7 @@ def check_rank(model: RootsWithHead, rank: int) -> None:
 
 
 def _projections(model: RootsWithHead) -> Iterator[tuple[Block, str, nn.Linear]]:
-    """Yield every matrix of the layers but the least, with the block that holds it and its name there."""
+    """Yield every matrix of the layers except the smallest, with its block and its name there."""
     for layer in model.model.all_layers():
         for half in layer.halves:
             spec = half.block.spec

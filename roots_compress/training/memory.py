@@ -1,4 +1,4 @@
-"""Memory that the C library keeps after it was freed."""
+"""Returns freed memory that the C library keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 MUCH = 1 << 28
-"""Free bytes that are worth handing back."""
+"""Free bytes that are worth returning."""
 
 _COUNTS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 
@@ -18,14 +18,14 @@ class _MallocInfo(ctypes.Structure):
 
 
 def hand_back_free_memory(*, least: int = MUCH) -> None:
-    """Hand free memory back to the system, where the C library is glibc and keeps much of it.
+    """Return free memory to the system if the C library is glibc and keeps much of it.
 
-    glibc keeps what is freed between blocks that are still in use. Weights given up, or the gradients of a
-    step, leave hundreds of megabytes in that way, into which the next large tensors often do not fit. Small
-    amounts stay: a page that is handed back and used again costs a fault.
+    glibc keeps freed memory between blocks that are still in use. Freed weights, or the gradients of a step,
+    leave hundreds of megabytes there, into which the next large tensors often do not fit. Small amounts stay,
+    because a returned page that is used again costs a page fault.
 
     Args:
-        least: free bytes that are worth it.
+        least: the least free bytes to return.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallinfo2"):

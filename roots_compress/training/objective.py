@@ -1,4 +1,4 @@
-"""What training minimises: the interface, and plain cross-entropy.
+"""Training objectives: the interface, and plain cross-entropy.
 
 Shape legend: B windows, T tokens in a window, N scored positions of a batch, W hidden size, V vocabulary.
 """
@@ -22,12 +22,12 @@ from roots_compress.training.distillation.divergence import log_probs_at
 from roots_compress.training.distillation.head import head_loss
 
 Distance = Callable[[Tensor, slice], Tensor]
-"""Given a model's logits, vectors or scores at a chunk of positions: how far from what is right, in sum."""
+"""From a model's logits, vectors or scores at some positions to their summed distance from the targets."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and what it is made of, each a mean over the scored positions of its batch."""
+    """A loss and its terms, each a mean over the scored positions of its batch."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -35,20 +35,21 @@ class Loss:
 
 
 class Objective(nn.Module):
-    """A loss to train by.
+    """A training loss.
 
-    Parameters of its own that require gradients are trained with the model and kept in the training state.
+    Its own parameters that require gradients are trained with the model and kept in the training state.
     Every term must be a mean over the batch's scored positions: the loop weighs micro-batches by their number
-    of scored positions, which makes accumulated gradients those of one large batch. Whatever is random must
-    follow from the batch's place in training (`Batch.first`): an interrupted training goes on exactly.
+    of scored positions, which makes accumulated gradients those of one large batch. All randomness must
+    follow from the batch's index in training (`Batch.first`), so that an interrupted training resumes
+    exactly.
     """
 
     whole_micro_batches: bool = False
-    """Whether a micro-batch must not be cut between processes."""
+    """Whether a micro-batch must not be split between processes."""
 
     @property
     def running_teacher(self) -> RootsWithHead | None:
-        """The frozen model that runs along, if there is one."""
+        """The frozen model that runs at every step, if any."""
         return None
 
     def taught_by(self, teacher: RootsWithHead) -> Self:
@@ -56,14 +57,14 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def read_files(self) -> Json:
-        """Return what tells the files that are read while training from others: processes compare it."""
+        """Return the identity of the files read during training, which processes compare."""
         return None
 
     def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
         """Check that a model can learn from windows.
 
         Raises:
-            InputError: what they say is right is nothing that it gives.
+            InputError: their targets do not fit its outputs.
         """
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
@@ -81,10 +82,10 @@ class CrossEntropy(Objective):
 
 
 class ScoreLoss(Objective):
-    """How far scores are from the numbers in the data, as the model's own loss says it."""
+    """The distance of scores from the numbers in the data, by the model's own loss."""
 
     def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
-        """Check that each text has a number that the model's scores are for.
+        """Check that each text has a number in the range of the model's scores.
 
         Raises:
             InputError: one has none, or a probability is not from 0 to 1.
@@ -122,13 +123,13 @@ def _mean(
 
 
 def text_distance(batch: Batch) -> Distance:
-    """Return what gives the negative log-likelihood of the batch's targets."""
+    """Return the function for the negative log-likelihood of the batch's targets."""
     targets_N = batch.targets_N
     return lambda logits_nV, part: cross_entropy_sum(logits_nV, targets_N[part])
 
 
 def score_distance(model: RootsWithHead, batch: Batch) -> Distance:
-    """Return what gives the distance of scores from the batch's numbers, by the model's own loss."""
+    """Return the function for the distance of scores from the batch's numbers, by the model's own loss."""
     assert isinstance(model, RootsForScore)
     assert batch.scores_BT is not None
     right_N = batch.scores_BT[batch.scored_BT]
@@ -146,9 +147,9 @@ def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:
 
 
 class TrainingStep(nn.Module):
-    """Model and objective under one root, as wrappers for several processes want them.
+    """Model and objective in one module, as wrappers for several processes need them.
 
-    They take part by what happens around a module's forward pass, and objectives call parts of the model.
+    The wrappers act around a module's forward pass, but objectives call parts of the model.
     """
 
     def __init__(self, model: RootsWithHead, objective: Objective) -> None:
@@ -156,6 +157,6 @@ class TrainingStep(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and its terms, in containers that wrappers look into."""
+        """Return the loss of a batch and its terms, in containers that wrappers inspect."""
         loss = self.objective(self.model, batch)
         return loss.total, loss.parts

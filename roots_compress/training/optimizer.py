@@ -1,4 +1,4 @@
-"""What is trained, the optimizer that trains it, and the learning rate as a function of the step."""
+"""Trained parameters, their optimizer, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 

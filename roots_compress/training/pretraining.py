@@ -1,6 +1,6 @@
-"""Pre-training an encoder: hidden tokens, pairs of text, and replaced tokens, weighted together.
+"""Pre-training of an encoder: a weighted sum of losses on masked tokens, pairs of text, and replaced tokens.
 
-Shape legend: B windows, T tokens in a window, N hidden positions of a batch, P positions of text, W hidden
+Shape legend: B windows, T tokens in a window, N masked positions of a batch, P positions of text, W hidden
 size, V vocabulary.
 """
 
@@ -35,8 +35,8 @@ class Pretraining(Objective):
     the second part of a pair follows the first, told from the state of the pair's first token. Replaced
     tokens (Clark et al. 2020, ELECTRA): a small masked language model, trained along by its own loss, fills
     the hidden places with what it draws; the encoder tells of each token whether it is another one than was
-    there. Heads of pairs and of replaced tokens, and the generator, are the objective's: they end with the
-    training.
+    there. The heads for pairs and replaced tokens, and the generator, belong to the objective and end with
+    the training.
 
     The losses of pairs and of replaced tokens are means over a batch's pairs and text; accumulated batches
     weigh them by their hidden tokens, of which windows of one length have nearly the same number.
@@ -68,11 +68,11 @@ class Pretraining(Objective):
                 self.generator = RootsForMaskedLM(RootsConfig(spec=generator_spec(spec, config.generator)))
 
     def extra_repr(self) -> str:
-        """Say what a training depends on: weights and seed."""
+        """Return what a training depends on: weights and seed."""
         return f"{self._weights!r}, seed={self._seed}"
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
-        """Return the losses of a batch, weighted together."""
+        """Return the weighted sum of a batch's losses."""
         rows = torch.tensor(batch.rows)
         reading: dict[str, Any] = {
             "segment_ids": batch.segment_ids_BT,
@@ -98,22 +98,22 @@ class Pretraining(Objective):
         return Loss(total, parts)
 
     def _filled(self, batch: Batch, reading: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the generator's loss, with gradients and without, and the text that it filled, `BT`."""
+        """Return the generator's loss, with gradients and without, and its filled text, `BT`."""
         hidden_BTW = self.generator.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
         loss, shown = cross_entropy(self.generator, hidden_BTW, batch)
         with torch.no_grad():
             logits_NV = self.generator.project(hidden_BTW[batch.scored_BT]).float()
-            # Drawn on the CPU, by the batch's place: a resumed training draws the same.
+            # Sampled on the CPU, by the batch's index, so that a resumed training samples the same.
             source = torch.Generator().manual_seed((self._seed * PRIME + batch.first) % (1 << 63))
             noise_NV = torch.rand(logits_NV.shape, generator=source).clamp_min(1e-20).to(logits_NV.device)
-            drawn_N = (logits_NV - (-noise_NV.log()).log()).argmax(dim=-1)  # Gumbel's way to draw.
+            drawn_N = (logits_NV - (-noise_NV.log()).log()).argmax(dim=-1)  # Sampling by the Gumbel trick.
             filled_BT = batch.input_ids_BT.clone()
             filled_BT[batch.scored_BT] = drawn_N
         return loss, shown, filled_BT
 
 
 def generator_spec(spec: ModelSpec, share: float) -> ModelSpec:
-    """Return a masked language model of the same vocabulary, layers and places, of a share of the width."""
+    """Return a masked language model with the same layers, vocabulary and positions, but narrower."""
     attention = spec.attentions()[0]
     channels = max(op.channels for _, op in spec.blocks() if isinstance(op, Mlp))
     heads = max(1, round(attention.heads * share))

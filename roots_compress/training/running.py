@@ -1,4 +1,4 @@
-"""The moving parts of one training, in each process that does it: weights, optimizer, position, totals."""
+"""The state of one training in each of its processes: weights, optimizer, position, totals."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from roots_compress.training.state import fingerprint_of
 from roots_compress.training.summary import FitSummary, Tally
 
 HAND_BACK_EVERY = 20
-"""Memory is handed back after so many times what that took: of a heap in many pieces it takes longer than a
-small step."""
+"""Memory is returned at intervals of this many times its own duration: with a fragmented heap it takes longer
+than a small step."""
 SMALLEST_LOSS_SCALE = 2.0**-10
 LOSS_SCALE = 2.0**16
 """Where dynamic loss scaling begins; halved until gradients fit, doubled after many steps that do."""
@@ -40,7 +40,7 @@ LOSS_SCALE = 2.0**16
 
 @dataclass(frozen=True)
 class Lesson:
-    """What all processes of a training know alike."""
+    """Data that all processes of a training share."""
 
     order: BatchOrder
     config: TrainingConfig
@@ -49,7 +49,7 @@ class Lesson:
     seed: int
 
     def facts(self) -> dict[str, Json]:
-        """Return what a training's result depends on besides weights and text."""
+        """Return everything that a training's result depends on besides weights and text."""
         return {
             "config": self.config.model_dump(mode="json", exclude={*TrainingConfig.unkeyed}),
             "seed": self.seed,
@@ -59,12 +59,12 @@ class Lesson:
 
 
 class TrainingRun:
-    """One training as one process of a team sees it.
+    """One training, from the view of one process of a team.
 
     Args:
-        step: model and objective; in other processes than the first a twin of them without weights.
+        step: model and objective; in processes other than 0 a twin of them without weights.
         work: the folder of the first process's saved states; None in the others.
-        say: tells where a training goes on from.
+        say: reports where a training goes on from.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TrainingRun:
         self._hand_back_at = 0.0
         self._held: list[int] = []
         self._ending = False
-        """Whether a process was sent a signal to end."""
+        """Whether a process received a signal to end."""
         team.require_same(
             "data",
             {
@@ -106,7 +106,7 @@ class TrainingRun:
             say(f"going on from step {self.step} of {self.config.steps}")
 
     def train(self, tell: Callable[[], None]) -> bool:
-        """Do the steps that are left, and save the state on the way.
+        """Do the remaining steps, and save the state in between.
 
         Returns:
             whether it came to its end; no process that leads gets to know otherwise.
@@ -146,7 +146,7 @@ class TrainingRun:
         if not self.scaler.is_enabled():
             self._require(math.isfinite(norm), f"the gradient's norm became {norm}")
         else:
-            # An overflow, of the loss too, is no failure here: the step is left out, and the scale halved.
+            # An overflow, also of the loss, is no failure here: the step is skipped, and the scale halved.
             self._require(scale >= SMALLEST_LOSS_SCALE, f"gradients overflow even at a loss scale of {scale}")
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
@@ -161,7 +161,7 @@ class TrainingRun:
 
     def _backward(self) -> tuple[dict[str, float], int]:
         """Accumulate the gradients of one step; return the mean losses and the tokens that all read."""
-        # A step that Ctrl-C broke off may have left gradients behind.
+        # A step that Ctrl-C interrupted may have left gradients.
         self.adamw.zero_grad()
         batches = self._micro_batches()
         counts = [int(batch.scored_BT.sum()) for batch in batches]
@@ -186,11 +186,11 @@ class TrainingRun:
     def _together(
         self, sums: dict[str, float], shares: dict[str, float], tokens: int
     ) -> tuple[dict[str, float], int]:
-        """Put what the processes found together: the same everywhere. Hear whether one is to end."""
+        """Combine the results of all processes, and whether one is to end; equal in all."""
         found = self.team.gather((sums, shares, tokens, bool(self._held)))
         self._ending = any(each[3] for each in found)
         names = dict.fromkeys(name for each in found for name in each[0])
-        # A term that some batches do not have is a mean over those that do.
+        # A term that some batches lack is a mean over the others.
         losses = {
             name: sum(each[0].get(name, 0.0) for each in found)
             / sum(each[1].get(name, 0.0) for each in found)
@@ -233,7 +233,7 @@ class TrainingRun:
             self.saved_step = self.step
 
     def _resume(self) -> None:
-        """Go on from what was saved, where something was."""
+        """Go on from a saved state, if any."""
         found = self._states.restore(self.placement, self.parameters, self.adamw)
         if found is not None:
             self.step, facts = found
@@ -243,7 +243,7 @@ class TrainingRun:
             self.tally = Tally(**{each.name: facts[each.name] for each in fields(Tally)})
 
     def finish(self) -> FitSummary:
-        """Bring the weights home to process 0, and return what the training came to."""
+        """Copy the weights back to process 0, and return the training's summary."""
         self.placement.finish()
         losses = dict(self.tally.losses)
         scale: dict[str, Json] | None = None

@@ -1,4 +1,4 @@
-"""A training's state between processes and disk: process 0 writes and reads, the others are checked."""
+"""Saves and loads a training's state: process 0 writes and reads, the others are checked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from roots_compress.training.state import SavedState, fingerprint_of, load_state
 class SavedStates:
     """The saved states of one training.
 
-    Every method is called by all processes of a team at once. A state holds whole tensors, however they lay
-    among the processes: a training goes on with another number of them, or another strategy.
+    Every method is called by all processes of a team at once. A state holds whole tensors, however they were
+    distributed, so a training can go on with another number of processes, or another strategy.
 
     Args:
         work: the folder of the states; None in processes that do not write.
@@ -35,11 +35,11 @@ class SavedStates:
         self._fingerprint = ""
 
     def find(self, step: TrainingStep, facts: Mapping[str, Json], text: Mapping[str, Tensor]) -> None:
-        """Find the newest state of this very training, and put its weights into the step of process 0.
+        """Find the newest state of this training, and load its weights into the step of process 0.
 
         Args:
-            step: as training starts from it.
-            facts: what else the result depends on.
+            step: the start of the training.
+            facts: everything else that the result depends on.
         """
         if self.work is None:
             return
@@ -55,7 +55,7 @@ class SavedStates:
     def restore(
         self, placement: Placement, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> tuple[int, dict[str, Any]] | None:
-        """Take over optimizer state and random state; return step and facts, or None where none was found."""
+        """Load optimizer state and random state; return step and facts, or None if none was found."""
         state = self._state
         keys = [] if state is None else [key for key in state.tensors if key.startswith("optimizer/")]
         found: tuple[int, dict[str, Any], list[str]] | None = self.team.from_leader(
@@ -67,7 +67,7 @@ class SavedStates:
         for key in keys:
             _, entry, name = key.split("/", 2)
             parameter = parameters[name]
-            # AdamW counts steps in a scalar of each parameter; all else has the parameter's shape.
+            # AdamW counts steps in a scalar of each parameter; other state has the parameter's shape.
             like = torch.zeros(()) if entry == "step" else parameter.detach()
             whole = None if state is None else state.tensors[key]
             optimizer.state[parameter][entry] = placement.placed(whole, like)
@@ -104,7 +104,7 @@ class SavedStates:
             self._write(self.work, SavedState(step, tensors, facts))
 
     def _kept(self, tensor: Tensor, placement: Placement) -> Tensor:
-        """Return a tensor for the saved state; who does not write keeps nothing of a gathered one."""
+        """Return a tensor for the saved state; processes that do not write keep no gathered tensor."""
         whole = placement.whole(tensor)
         if whole is tensor:
             return tensor

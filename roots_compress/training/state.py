@@ -4,8 +4,8 @@
     work/step-00000100/state.json           position, loss scale, running losses, the hash of the file above,
                                             and one of all this
 
-A folder is written under another name, synced, and renamed, so one that has its name is complete. The
-newest two are kept: should the newest be damaged on disk, the one before it serves.
+A folder is written under another name, synced, and renamed, so a folder with its final name is complete. The
+newest two are kept: if the newest is damaged, the one before it is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_FACTS_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a training run needs to go on exactly as if it had not stopped."""
+    """Everything that a training needs to go on exactly as if it had not stopped."""
 
     step: int
     """Optimizer steps done."""
@@ -46,16 +46,15 @@ class SavedState:
 
 
 def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
-    """Write a state durably, then remove all but the newest ones.
+    """Write a state durably, then remove all except the newest ones.
 
     Raises:
-        OSError, SafetensorError: the disk failed, or did not keep the tensors as they are. The states written
-            before are untouched.
+        OSError, SafetensorError: the disk failed, or changed the tensors. Earlier states are not changed.
     """
     final = work / f"step-{state.step:08d}"
     beside = work / f".{final.name}.tmp"
     for folder in work.glob(".step-*.tmp"):
-        remove_folder(folder)  # a dead process's
+        remove_folder(folder)  # left by a dead process
     beside.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, beside / TENSORS)
     require_written(beside / TENSORS, state.tensors)
@@ -75,9 +74,9 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
 
 
 def load_state(work: Path, fingerprint: str) -> SavedState | None:
-    """Return the newest undamaged state of this very training, or None.
+    """Return the newest undamaged state of this training, or None.
 
-    A state with another fingerprint belongs to other weights, text or settings, and is passed over.
+    A state with another fingerprint belongs to other weights, text or settings, and is ignored.
     """
     for folder in _newest_first(work):
         state = _read(folder, fingerprint)

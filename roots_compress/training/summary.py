@@ -1,4 +1,4 @@
-"""What a training has come to: its running totals, and the summary that a stage reports."""
+"""The results of a training: its running totals, and the summary that a stage reports."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from roots_compress.results import Json, Point
 
 POINTS = 200
-"""The most points of a curve, besides its last."""
+"""Most points of a curve, besides its last."""
 SMOOTHING_STEPS = 20
-"""Reported losses are averages that forget with this time constant."""
+"""Time constant of the running averages of reported losses."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a training did to the loss on text that was kept back from it."""
+    """The effect of a training on the loss of validation text."""
 
     before: float
     after: float
-    """NaN or infinite, like the other, where the model gives no finite loss; notes then hold null."""
+    """NaN or infinite, like the other, if the model has no finite loss; notes then hold null."""
     windows: int
-    """Of that text."""
+    """Windows of that text."""
 
     @property
     def worse(self) -> bool:
-        """Whether it did no good, so that the weights from before are kept."""
+        """Whether it did not help, so that the weights from before are kept."""
         return not (self.after < self.before or math.isfinite(self.after) > math.isfinite(self.before))
 
     def in_words(self, who: str) -> str:
-        """Say that a training did no good, without a full stop at the end."""
+        """Say that a training did not help, without a final full stop."""
         return (
             f"{who} made the model no better (loss {self.after:.4g} against {self.before:.4g} on "
             f"{self.windows} windows of training text that it did not read): the weights from before are kept"
@@ -46,10 +46,10 @@ class Judged:
 
     @classmethod
     def in_notes(cls, notes: Json) -> Judged | None:
-        """Return what notes of a training say; None where they do not.
+        """Return the result in a training's notes; None if there is none.
 
         Args:
-            notes: as a file of figures holds them, which may be anything.
+            notes: those of a file of figures, unchecked.
         """
         found = notes.get("judged") if isinstance(notes, dict) else None
         if not isinstance(found, dict):
@@ -63,11 +63,11 @@ class Judged:
 
 
 def harm_in(notes: Json, who: str) -> str | None:
-    """Return what a report says of a training that did harm; None of any other.
+    """Return a report's sentence on a training that did harm; None for any other.
 
     Args:
-        notes: as a file of figures holds them, which may be anything.
-        who: what trained, as a sentence begins with it.
+        notes: those of a file of figures, unchecked.
+        who: the training, as the subject of the sentence.
     """
     judged = Judged.in_notes(notes)
     return judged.in_words(who) if judged is not None and judged.worse else None
@@ -75,7 +75,7 @@ def harm_in(notes: Json, who: str) -> str | None:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a training run came to."""
+    """The result of a training."""
 
     steps: int
     tokens: int
@@ -85,15 +85,16 @@ class FitSummary:
     loss: float
     """The objective at the end, averaged over about the last 20 steps."""
     parts: dict[str, float]
-    """The objective's unweighted terms, averaged alike."""
+    """The objective's unweighted terms, averaged in the same way."""
     loss_scale: dict[str, Json] | None = None
-    """In half precision: the loss scale at the end, and the steps left out because gradients overflowed."""
+    """In half precision: the final loss scale, and the number of steps skipped because gradients
+    overflowed."""
     curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
-    """The averaged losses on the way: `loss`, and the terms by their names."""
+    """The averaged losses over the steps: `loss`, and the terms by name."""
     processes: dict[str, Json] | None = None
-    """Of several processes: how many, by which strategy, and the bytes that each held."""
+    """With several processes: their number, the strategy, and the bytes that each held."""
     judged: Judged | None = None
-    """Of a training that went on from a trained model: whether it did good."""
+    """For further training of a trained model: whether it helped."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -123,14 +124,14 @@ class Tally:
     seconds: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
-    """Steps left out because gradients overflowed at the loss scale."""
+    """Steps skipped because gradients overflowed at the loss scale."""
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
-    """The averages on the way, each with its step."""
+    """The averages over the steps, each with its step."""
 
     def add(self, losses: dict[str, float], *, step: int, tokens: int, seconds: float) -> None:
-        """Count one step in; the first steps are averaged evenly, so that no start value lingers.
+        """Add one step; the first steps are averaged evenly, so that no start value remains.
 
-        A loss that overflowed, in a step that was left out, enters no average.
+        A loss that overflowed, in a skipped step, enters no average.
         """
         weight = max(1 / SMOOTHING_STEPS, 1 / step)
         for name, value in losses.items():
@@ -143,7 +144,7 @@ class Tally:
         self.seconds += seconds
 
     def record(self, *, step: int, steps: int) -> None:
-        """Keep the averages after a step for the curves, at `POINTS` steps of a training at most."""
+        """Keep the averages after a step for the curves, at no more than `POINTS` steps of a training."""
         if step % -(-steps // POINTS) == 0 or step == steps:
             for name, value in self.losses.items():
                 if not math.isfinite(value):

@@ -66,9 +66,9 @@ def fused_attention(
     heads: Heads,
     scales: CacheScales | None,
 ) -> tuple[ir.Value, KeyValue]:
-    """Attend over a cache that may be one buffer, which the new keys and values are written into.
+    """Attend over a cache that may be one buffer, into which new keys and values are written.
 
-    With `scales` the cache is in int8, and queries read what it holds, of their own tokens too.
+    With `scales` the cache is in int8, and queries read its rounded values, also of their own tokens.
     """
     if scales is None:
         return _grouped_query(builder, compact, packed, past, heads, rotary=_angles(compact, heads))

@@ -88,10 +88,9 @@ def cross_attention(
     source: SourceInputs,
     past: KeyValue,
 ) -> tuple[ir.Value, KeyValue]:
-    """Return what an attention to the encoder's output gives, `NW`, and the source's keys and values.
+    """Return the output of an attention to the encoder's output, `NW`, and the source's keys and values.
 
-    Where they are given, they are read as they are, and none are returned: a copy of them would take longer
-    than attending to them.
+    If these are given, none are returned: a copy of them would take longer than attending to them.
     """
     _check_plain(op)
     builder = matrices.builder

@@ -59,7 +59,7 @@ class Metric:
         return "n/a" if self.optional and self.name not in quality else self.shown(quality[self.name])
 
     def compared(self, before: float, after: float) -> float:
-        """Return a value against another: their ratio, or their difference.
+        """Return the comparison of a value with another: their ratio, or their difference.
 
         A share that falls from 0.9 to 0.89 changes by -0.01: rounding must not decide at a bound.
         """

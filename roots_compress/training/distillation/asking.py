@@ -1,6 +1,6 @@
-"""Asking a teacher for its targets, by one process or by several that take a part of the text each.
+"""Computes a teacher's targets, in one process or in several with a part of the text each.
 
-Process 0 writes what all of them found.
+Process 0 writes the results of all.
 
 Shape legend: N scored positions, n of them, V vocabulary, k kept tokens, K = k + 1 outcomes.
 """
@@ -33,7 +33,7 @@ Targets = tuple[Tensor, Tensor]
 
 
 class Asked(nn.Module):
-    """A teacher whose forward pass gives what a cache holds."""
+    """A teacher whose forward pass returns the content of a cache."""
 
     def __init__(self, teacher: RootsWithHead, config: DistillLossConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Asked(nn.Module):
     def forward(self, batch: Batch) -> Targets:
         """Return tokens `Nk` and log-probabilities `NK` at the scored positions of a batch.
 
-        The latter are NaN where a logit is NaN or infinite.
+        The latter are NaN if a logit is NaN or infinite.
         """
         assert self.config.top_k is not None
         final_NU = run(self.teacher, batch).final_NW
@@ -57,7 +57,7 @@ class Asked(nn.Module):
 
 @dataclass(frozen=True)
 class Questions:
-    """Parts of a text that a teacher is to be asked about."""
+    """Parts of a text for which a teacher's targets are needed."""
 
     order: BatchOrder
     parts: tuple[Part, ...]
@@ -67,7 +67,7 @@ class Questions:
     tensor_parallel: bool
 
     def answered(self, team: Team, asked: Asked) -> Iterator[tuple[Part, Targets]]:
-        """Yield the parts and their targets, in order; to process 0 only.
+        """Yield the parts and their targets in order, only in process 0.
 
         Raises:
             StageError: the teacher's logits are not finite; in every process.
@@ -78,7 +78,7 @@ class Questions:
             own = _batches(together[team.rank]) if team.rank < len(together) else []
             read = own
             if self._in_parts:
-                # Processes that hold parts of a teacher must run it equally often, whatever is left to ask.
+                # Processes that hold parts of a teacher must run it equally often, whatever parts are left.
                 most = max(len(_batches(part)) for part in together)
                 read = own + [range(1)] * (most - len(own))
             answers: list[Targets] = []
@@ -100,7 +100,7 @@ class Questions:
                 yield part, (found[0], found[1])
 
     def _placed(self, team: Team, asked: Asked) -> nn.Module:
-        """Return the teacher to ask, on the device, whole or in parts."""
+        """Return the teacher on the device, whole or divided."""
         if team.size > 1 and self.tensor_parallel:
             return Asked(divided(asked.teacher, team, self.device), asked.config)
         kinds: tuple[type[Placement], type[Placement]] = (Placement, Shards if self._in_parts else Copies)
@@ -112,7 +112,7 @@ class Questions:
         return self.tensor_parallel or self.strategy == "fsdp"
 
     def _answers(self, module: nn.Module, rows: range) -> Targets:
-        """Return the targets of some windows; a teacher that is divided reads equally many each time."""
+        """Return the targets of some windows; a divided teacher reads equally many each time."""
         more = BATCH_SIZE - len(rows) if self.tensor_parallel else 0
         targets: Targets = module(self.order.at([*rows, *[rows[0]] * more], self.device))
         scored = int(self.order.scored_counts[rows.start : rows.stop].sum())
@@ -120,13 +120,13 @@ class Questions:
 
 
 def answer(team: Team, asked: Asked, questions: Questions) -> None:
-    """Ask about this process's parts, in a process that does not lead."""
+    """Compute the targets of this process's parts, in a process other than 0."""
     with torch.no_grad():
         for _ in questions.answered(team, asked):
             raise AssertionError("only process 0 gets the targets")
 
 
 def _batches(part: Part) -> list[range]:
-    """Return the windows of a part, as many at a time as a teacher reads."""
+    """Return the windows of a part, in the teacher's batches."""
     starts = range(part.first, part.stop, BATCH_SIZE)
     return [range(first, min(first + BATCH_SIZE, part.stop)) for first in starts]

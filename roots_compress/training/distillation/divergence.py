@@ -1,8 +1,8 @@
-"""Divergences between a teacher's and a student's distributions, and distributions cut to their top.
+"""Divergences between a teacher's and a student's distributions, and truncated distributions.
 
-All functions are pure and work on log-probabilities along the last dimension. A distribution cut to its k
-most probable tokens and one bin for the rest is a distribution of k + 1 outcomes: every divergence applies to
-it as it stands, and never exceeds that of the whole (data processing inequality).
+All functions are pure and work on log-probabilities along the last dimension. A distribution truncated to its
+k most probable tokens, with one bin for the rest, has k + 1 outcomes: every divergence applies to it, and
+never exceeds that of the full distribution (data processing inequality).
 
 Shape legend: N positions, V vocabulary, k kept tokens, K = k + 1 outcomes, C outcomes of any kind.
 """
@@ -19,22 +19,22 @@ from torch.autograd.function import once_differentiable
 from roots_compress.configs.training import Divergence
 
 SMALLEST_TAIL = 1e-6
-"""Probability that the tokens left out have at least; sums of float32 probabilities are no more exact."""
+"""Least probability of the tokens left out: the precision of sums of float32 probabilities."""
 
 
 def divergence(log_student_NC: Tensor, log_teacher_NC: Tensor, kind: Divergence) -> Tensor:
     """Return the divergence at each position, `N`, in nats.
 
-    - `forward_kl`: KL(teacher || student), which spreads the student over all that the teacher allows
+    - `forward_kl`: KL(teacher || student), with which the student covers all modes of the teacher
       (Hinton, Vinyals and Dean 2015, Distilling the Knowledge in a Neural Network).
-    - `reverse_kl`: KL(student || teacher), which lets it keep to the teacher's main modes (Gu et al. 2024,
-      MiniLLM).
+    - `reverse_kl`: KL(student || teacher), with which it covers only the teacher's main modes (Gu et al.
+      2024, MiniLLM).
     - `jensen_shannon`: the mean KL of both to their mixture, between 0 and log 2 (Lin 1991; in distillation
       Agarwal et al. 2024, On-Policy Distillation of Language Models).
 
     Args:
         log_student_NC: normalised log-probabilities, through which gradients flow.
-        log_teacher_NC: the same outcomes' by the teacher.
+        log_teacher_NC: the teacher's for the same outcomes.
     """
     if kind == "forward_kl":
         return _kl(log_teacher_NC, log_student_NC)
@@ -51,9 +51,9 @@ def soften(logits_NV: Tensor, temperature: float) -> Tensor:
 
 
 def top_k_with_tail(log_probs_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cut distributions to their top, all other tokens made one outcome.
+    """Truncate distributions to their top tokens, with one outcome for all others.
 
-    Without that outcome a cut teacher is biased towards its top (Anshumann et al. 2025, "Sparse Logit
+    Without that outcome a truncated teacher is biased towards its top (Anshumann et al. 2025, "Sparse Logit
     Sampling", arXiv:2503.16870).
 
     Returns:
@@ -65,18 +65,17 @@ def top_k_with_tail(log_probs_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def at_tokens_with_tail(logits_NV: Tensor, tokens_Nk: Tensor, temperature: float) -> Tensor:
-    """Return the log-probabilities `NK` that logits give to some tokens, and to all others together.
+    """Return the log-probabilities `NK` of some tokens from logits, and of all others together.
 
-    Equal to cutting `soften(logits_NV, temperature)`, whose `NV` log-probabilities are not made.
+    The same as truncating `soften(logits_NV, temperature)`, without computing its `NV` log-probabilities.
     """
     return _with_tail(log_probs_at(logits_NV / temperature if temperature != 1 else logits_NV, tokens_Nk))
 
 
 def log_probs_at(logits_NV: Tensor, tokens_Nk: Tensor) -> Tensor:
-    """Return the log-probabilities `Nk` that logits give to some tokens, each named once at a position.
+    """Return the log-probabilities `Nk` of some tokens from logits; each token occurs once at a position.
 
-    `log_softmax` and `gather` give the same, and need further tensors of the logits' size for the gradient:
-    here it is the only one.
+    `log_softmax` and `gather` give the same, but need more tensors of the logits' size for the gradient.
     """
     log_probs_Nk: Tensor = _LogProbsAt.apply(logits_NV, tokens_Nk)
     return log_probs_Nk
@@ -99,7 +98,7 @@ class _LogProbsAt(torch.autograd.Function):
 
 
 def _with_tail(log_probs_Nk: Tensor) -> Tensor:
-    """Append the log-probability of everything else, and normalise what rounding left over."""
+    """Append the log-probability of everything else, and correct the sum for rounding."""
     tail_N1 = 1 - log_probs_Nk.exp().sum(dim=-1, keepdim=True)
     log_tail_N1 = tail_N1.clamp(min=SMALLEST_TAIL).log()
     return torch.cat((log_probs_Nk, log_tail_N1), dim=-1).log_softmax(dim=-1)

@@ -3,7 +3,7 @@
 The logits of a batch are its largest tensor by far: 4 x 256 tokens of a vocabulary of 49,152 take 200 MB in
 float32, and a loss needs several such. Here they never exist in full: a block of positions is projected, its
 rows are scored and differentiated a few at a time, and only the gradients of hidden states and head remain.
-Differentiating at once, in the forward pass, spares the second projection that recomputation would cost
+Differentiating in the forward pass avoids the second projection of recomputation
 (Hsu et al. 2024, Liger Kernel, fused linear cross-entropy; after Chen et al. 2016).
 
 Shape legend: N scored positions, n positions of a block or of a part of it, W hidden size, V vocabulary, L
@@ -25,19 +25,19 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.memory import hand_back_free_memory
 
 PROJECTED = 1 << 23
-"""Logits projected at a time; 16 MiB in bfloat16. Products with the head want many positions."""
+"""Logits projected at a time; 16 MiB in bfloat16. Products with the head are efficient for many positions."""
 
 SCORED = 1 << 21
-"""Logits that are scored at a time, 8 MiB in float32: a loss takes several tensors of that size."""
+"""Logits scored at a time, 8 MiB in float32: a loss needs several tensors of that size."""
 
 ROWS = 1 << 12
 """Rows of the head whose gradient is computed at a time."""
 
 Bounded = Callable[[Tensor], Tensor]
-"""Given what the head's matrix gives, the logits."""
+"""From the output of the head's matrix to logits."""
 
 TermSums = Callable[[Tensor, slice], Sequence[Tensor]]
-"""Given logits `nV`, in float32 or wider, and the positions they belong to: each term's sum over them."""
+"""From logits `nV`, in float32 or wider, and their positions, to each term's sum over them."""
 
 
 def head_loss(
@@ -46,13 +46,12 @@ def head_loss(
     """Return a weighted sum of terms of the logits, and the terms, each a mean over the positions.
 
     Args:
-        model: its head is applied, its matrix in the precision of autocast. Vectors count as logits.
+        model: the one whose head is applied, in the precision of autocast. Vectors are treated as logits.
         states_NW: final hidden states; N at least 1.
         term_sums: called once for each part of the positions, with gradients enabled.
 
     Returns:
-        the total, a scalar through which gradients reach hidden states and head; and the terms `L`, which
-        carry none.
+        the total, a scalar with gradients for hidden states and head, and the terms `L`, without gradients.
     """
     if model.head_matrix is None:
         sums = term_sums(model.head_input(states_NW), slice(0, len(states_NW)))
@@ -66,7 +65,7 @@ def head_loss(
 
 
 def chunks(positions: int, vocab_size: int, budget: int) -> Iterator[slice]:
-    """Cut positions into the fewest slices with no more logits than a budget, of nearly equal length."""
+    """Cut positions into the fewest slices of nearly equal length within a budget of logits."""
     largest = max(1, budget // vocab_size)
     count = -(-positions // largest)
     bounds = [positions * index // count for index in range(count + 1)]
@@ -74,10 +73,10 @@ def chunks(positions: int, vocab_size: int, budget: int) -> Iterator[slice]:
 
 
 class BlockByBlock:
-    """Logits of another model for a loss to read part by part, projected by the blocks of `head_loss`.
+    """Logits of another model, projected in the blocks of `head_loss` and read by a loss part by part.
 
     Args:
-        outcomes: of the model whose loss reads them, which decides where its blocks end.
+        outcomes: the number of outcomes of the model with the loss, which decides where blocks end.
     """
 
     def __init__(self, project: Callable[[slice], Tensor], positions: int, outcomes: int) -> None:
@@ -87,7 +86,7 @@ class BlockByBlock:
         self._logits_nV = torch.empty(0)
 
     def at(self, part: slice) -> Tensor:
-        """Return the logits `nV` of a part, which follows those asked for before and lies in one block."""
+        """Return the logits `nV` of the next part, which is inside one block."""
         while part.start >= self._block.stop:
             self._block = next(self._blocks)
             self._logits_nV = self._project(self._block)
@@ -109,12 +108,12 @@ class _HeadLoss(torch.autograd.Function):
         hidden, weight = as_multiplied(hidden_NW), as_multiplied(weight_VW)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_NW = torch.empty_like(hidden) if wants_hidden else None
-        # Summed up in the weights' own precision: bfloat16 would lose what later blocks add.
+        # Summed in the weights' own precision: in bfloat16 later blocks' additions would be lost.
         grad_weight_VW = torch.zeros_like(weight_VW) if wants_weight else None
         grad_bias_V = torch.zeros_like(bias_V) if wants_bias and bias_V is not None else None
         sums_L: list[Tensor] = []
         for block in chunks(len(hidden), len(weight), PROJECTED):
-            # In place of the logits come their gradients.
+            # The gradients overwrite the logits.
             logits_nV = hidden[block] @ weight.T
             for rows in chunks(len(logits_nV), len(weight), SCORED):
                 part = slice(block.start + rows.start, block.start + rows.stop)
@@ -137,10 +136,10 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        # Forgotten here, so that the head's gradient is taken over by its parameter and not copied.
+        # Released here, so that the parameter takes over the head's gradient instead of copying it.
         gradients, ctx.grads = ctx.grads, None
         assert gradients is not None, "a chunked loss can be differentiated once"
-        hand_back_free_memory()  # what scoring left, before the layers' gradients are made
+        hand_back_free_memory()  # memory freed by scoring, before the layers' gradients
         factor = grad_total / ctx.positions
         for gradient in gradients:
             if gradient is not None:

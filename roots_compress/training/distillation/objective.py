@@ -1,4 +1,4 @@
-"""The distillation objective: cross-entropy with the text, and what is to be like the teacher.
+"""The distillation objective: cross-entropy with the text, and distances to the teacher.
 
 Shape legend: N scored positions, n positions of a chunk, V vocabulary, W and U hidden sizes of student and
 teacher.
@@ -46,27 +46,27 @@ from roots_compress.training.objective import (
 from roots_compress.training.parallel.twins import tensors_of, twin
 
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
-"""Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
+"""From the student's logits at some positions to the log-probabilities of student and teacher there."""
 
 
 class Distillation(Objective):
-    """Cross-entropy with the text, and divergence from a frozen teacher in distribution and inside.
+    """Cross-entropy with the text, and distances to a frozen teacher's distributions and hidden states.
 
-    Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
-    widths differ, hidden states are compared through linear maps, one for each student layer, which are no
-    part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are. Of models
-    that give vectors the divergence is 1 less their cosine, of those that give scores the squared difference.
-    They have no cross-entropy: of rated texts, the distance from their numbers has its place.
+    Only terms with a weight above 0 are computed; without any teacher term the teacher does not run. If the
+    widths differ, hidden states are compared through linear maps, one for each student layer, which do not
+    belong to the student: trained with it (Romero et al. 2015, FitNets), or given and fixed. For models of
+        vectors the divergence is 1 less their cosine, for scores the squared difference. They have no
+        cross-entropy; for rated texts, the distance from their numbers replaces it.
 
     Args:
         teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
             the very windows of the training. Its tables may have fewer rows than the student's: distributions
             are compared over its own.
         config: the weights, and which divergence.
-        seed: initialises learned maps, and decides what an on-policy student writes.
+        seed: for learned maps, and for an on-policy student's text.
         maps: fitted ones, `UW` for each student layer.
-        answers: whether the student on policy writes answers of conversations, and not the rest of windows.
-        rated: whether scores are to be like the numbers in the data too.
+        answers: whether an on-policy student writes answers of conversations instead of the rest of windows.
+        rated: whether scores also learn the numbers in the data.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Distillation(Objective):
             assert not config.needs_running_teacher
             self.cache = teacher
             return
-        # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
+        # Rows beyond the teacher's have no token: they pad a student's tables to a round number.
         assert teacher.outcomes <= student.outcomes
         self.teacher = teacher.eval().requires_grad_(False)
         self.matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
@@ -102,7 +102,7 @@ class Distillation(Objective):
             )
 
     def extra_repr(self) -> str:
-        """Name the settings and the cache, which tell one distillation's saved state from another's."""
+        """Return the settings and the cache, which identify a distillation's saved state."""
         settings = self.config.model_dump(mode="json", exclude={"cache"})
         return f"{settings}, seed={self.seed}, cache={self.cache and self.cache.sha256}"
 
@@ -117,7 +117,7 @@ class Distillation(Objective):
         return found
 
     def read_files(self) -> Json:
-        """Return the hashes of the teacher's cache as this process finds it."""
+        """Return the hashes of the teacher's cache in this process."""
         return None if self.cache is None else self.cache.found()
 
     def train(self, mode: bool = True) -> Distillation:
@@ -145,7 +145,7 @@ class Distillation(Objective):
         weights = {}
         if self.rated:
             weights["score_loss"] = config.cross_entropy_weight
-        # What the student wrote is no text to be learnt by heart, and no text says what its vector is.
+        # There is no cross-entropy with the student's own text, nor for vectors.
         elif sampled is None and model.head_matrix is not None:
             weights["cross_entropy"] = config.cross_entropy_weight
         if config.divergence_weight:
@@ -157,7 +157,7 @@ class Distillation(Objective):
         return Loss(total, parts)
 
     def _may_write(self, batch: Batch) -> torch.Generator | None:
-        """Return what the student draws its own text with, where it is this batch's turn."""
+        """Return the generator for the student's own text, if this batch has such text."""
         if not self.config.on_policy_ratio:
             return None
         rng = np.random.default_rng((self.seed, batch.first))
@@ -187,7 +187,7 @@ class Distillation(Objective):
         batch: Batch,
         weights: dict[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of what is computed from logits, and its terms."""
+        """Return the weighted sum of the terms on logits, and the terms."""
         if not weights:
             return student.final_NW.new_zeros(()), {}
         made = {
@@ -204,7 +204,7 @@ class Distillation(Objective):
         return total, dict(zip(weights, terms_L, strict=True))
 
     def _distance(self, model: RootsWithHead, teacher: Signals | None, batch: Batch) -> Distance:
-        """Return what tells how far the student is from its teacher."""
+        """Return the function for the student's distance from its teacher."""
         if self.teacher is not None and self.teacher.head_matrix is None:
             assert teacher is not None
             theirs, wanted_NV = self.teacher, self.teacher.head_input(teacher.final_NW)
@@ -233,7 +233,7 @@ class Distillation(Objective):
     def _inner_terms(
         self, student: Signals, teacher: Signals | None, batch: Batch
     ) -> list[tuple[str, float, Tensor]]:
-        """Return name, weight and mean of what is compared inside the models."""
+        """Return name, weight and mean of the terms inside the models."""
         terms = []
         if self.config.hidden_weight:
             assert teacher is not None

@@ -20,16 +20,16 @@ from roots_compress.training.batches import Batch
 def sample_continuations(
     model: RootsForCausalLM, batch: Batch, generator: torch.Generator, *, vocab_size: int | None = None
 ) -> Batch:
-    """Return the windows with their second half drawn from the model, which alone is scored.
+    """Return the windows with their second half sampled from the model; only that half is scored.
 
-    On-policy distillation (Agarwal et al. 2024, GKD): a student that learns only from text is not taught what
-    to do after its own mistakes. Each window goes on with the document that stands in its middle; what
-    follows an end-of-text token is not scored.
+    On-policy distillation (Agarwal et al. 2024, GKD): a student that learns only from text does not learn to
+    continue after its own mistakes. Each window continues the document at its middle; tokens after an end of
+    text are not scored.
 
     Args:
         batch: windows of two or more tokens.
-        generator: on the batch's device; decides the draws.
-        vocab_size: draws among so many tokens, the first ones; None for all.
+        generator: one on the batch's device, for sampling.
+        vocab_size: samples only from this many first tokens; None for all.
     """
     given = batch.input_ids_BT.shape[1] // 2
     return _continued(
@@ -46,14 +46,14 @@ def sample_continuations(
 def sample_answers(
     model: RootsForCausalLM, batch: Batch, generator: torch.Generator, *, vocab_size: int | None = None
 ) -> Batch:
-    """Return windows of one prompt each, and the answer to it that is drawn from the model and alone scored.
+    """Return windows of one prompt each, with an answer sampled from the model; only that is scored.
 
-    Of each window's answers one is drawn. What stands before it in its conversation is given, up to half of
-    the window's length, and ends in the middle of all rows alike; what fills a row before it is hidden.
+    One of each window's answers is chosen. Everything before it in its conversation is given, up to half of
+    the window's length, and ends at the middle of every row; padding before it is hidden.
 
     Args:
-        generator: on the batch's device; decides which answer, and the draws.
-        vocab_size: draws among so many tokens, the first ones; None for all.
+        generator: one on the batch's device, for choosing the answer and sampling.
+        vocab_size: samples only from this many first tokens; None for all.
     """
     most = batch.input_ids_BT.shape[1] // 2
     scored_BT = batch.scored_BT
@@ -85,9 +85,9 @@ def _continued(
     *,
     vocab_size: int | None,
 ) -> Batch:
-    """Return windows that go on from what is given, in the document that stands at its end."""
+    """Return windows that continue the document at the end of the given tokens."""
     given = prompt_BP.shape[1]
-    # The documents before are hidden as padding is, so positions restart with the document as in training.
+    # Earlier documents are hidden like padding, so positions restart with the document as in training.
     mask_BS = (segments_BP == segments_BP[:, -1:]).long()
     tokens: list[Tensor] = []
     length, next_BT = batch.input_ids_BT.shape[1], prompt_BP

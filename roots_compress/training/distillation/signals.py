@@ -1,4 +1,4 @@
-"""What is compared inside student and teacher: hidden states, and how tokens attend to each other.
+"""Terms inside student and teacher: hidden states, and relations between tokens.
 
 Shape legend: B windows, T tokens, N scored positions of a batch, W and U hidden sizes of student and teacher,
 C channels of any kind, A relation heads, D channels of one.
@@ -21,19 +21,20 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import Batch
 
 RIDGE = 1e-5
-"""Of the mean square of the student's channels; it decides what the text leaves open in a fitted map."""
+"""Ridge relative to the mean square of the student's channels, for directions of a fitted map without
+data."""
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What one forward pass gives a loss to work on."""
+    """The outputs of a forward pass that a loss needs."""
 
     final_NW: Tensor
-    """What the head works on at the scored positions: normed final hidden states, or vectors of texts."""
+    """The head's inputs at the scored positions: normed final hidden states, or vectors of texts."""
     states: tuple[Tensor, ...]
-    """Where asked for: the residual stream `NW` after each layer, at the scored positions."""
+    """If requested: the residual stream `NW` after each layer, at the scored positions."""
     projections: tuple[Tensor, ...]
-    """Where asked for: queries, keys and values `BTC` of the last attention, before rotary positions."""
+    """If requested: queries, keys and values `BTC` of the last attention, before rotary positions."""
 
 
 def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections: bool = False) -> Signals:
@@ -53,14 +54,14 @@ def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections
 
 
 def _last_attention(model: RootsWithHead) -> list[nn.Linear]:
-    """Return the linear layers that make queries, keys and values of the last attention to its own stack."""
+    """Return the linear layers for queries, keys and values of the last self-attention."""
     blocks = [half.block for layer in model.model.layers for half in layer.halves]
     attentions = [block for block in blocks if isinstance(block, AttentionBlock)]
     return [block for block in attentions if block.spec.source == "self"][-1].readers()
 
 
 def matched_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """Return, for each student layer, the teacher layer (from 0) at the end of which its depth is reached."""
+    """Return, for each student layer, the teacher layer (from 0) of the same relative depth."""
     return tuple(
         max(1, round(number * teacher_layers / student_layers)) - 1 for number in range(1, student_layers + 1)
     )
@@ -92,8 +93,8 @@ def relation_divergence(
 
     Wang et al. 2021, MiniLMv2: vectors are cut into relation heads, whatever heads the attention has, so that
     student and teacher may differ in both width and heads; the relation of a token is the softmax of its
-    scaled products with all tokens it can see. Windows are worked on one at a time and again in the backward
-    pass, so that one window's `ATT` relations is all that is held.
+    scaled products with all tokens it can see. Windows are processed one at a time, and again in the backward
+    pass, so that only one window's `ATT` relations are in memory.
 
     Args:
         student_BTC: queries, keys or values; their width may differ from the teacher's.
@@ -113,7 +114,7 @@ def relation_divergence(
 def least_squares_maps(
     pairs: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]],
 ) -> list[Tensor]:
-    """Return, for each pair of matched layers, the map `UW` from student states to nearest the teacher's.
+    """Return, for each pair of matched layers, the best linear map `UW` from student to teacher states.
 
     The minimiser of ||S M^T - H||^2 over all positions given, by the normal equations with a slight ridge:
     the regressor of FitNets (Romero et al. 2015) in closed form.
@@ -148,7 +149,7 @@ def _window_divergence(student_TC: Tensor, teacher_TC: Tensor, visible_1TT: Tens
     log_student_ATT, log_teacher_ATT = (
         _log_relations(vectors_TC, visible_1TT, heads) for vectors_TC in (student_TC, teacher_TC)
     )
-    # Hidden tokens have no probability by either: 0 * (-inf + inf) is kept out.
+    # Invisible tokens have zero probability in both: this avoids 0 * (-inf + inf).
     difference_ATT = (log_teacher_ATT - log_student_ATT).masked_fill(~visible_1TT, 0.0)
     divergence_T: Tensor = (log_teacher_ATT.exp() * difference_ATT).sum(dim=-1).mean(dim=0)
     return divergence_T
@@ -163,7 +164,7 @@ def _log_relations(vectors_TC: Tensor, visible_1TT: Tensor, heads: int) -> Tenso
 
 @contextmanager
 def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Within the block, collect what these modules give out, in the order they run."""
+    """Within the block, collect the outputs of these modules, in running order."""
     outputs: list[Tensor] = []
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))

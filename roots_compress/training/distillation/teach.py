@@ -1,4 +1,4 @@
-"""Teaching a student: targets cached or made along, maps fitted, and the training itself.
+"""Trains a student: makes cached targets, fits maps, and runs the training.
 
 The one way in which `distill` and the recovery of `prune` learn from a teacher.
 """
@@ -36,7 +36,7 @@ from roots_compress.training.summary import FitSummary
 WindowMaker = Callable[..., PackedWindows]
 """Makes windows to learn from, as `Task.training_windows` does."""
 MAP_TOKENS = 1 << 14
-"""Tokens of text that fitted maps are fitted to, about; many times the width of a hidden state."""
+"""Approximate tokens of text for fitting maps; many times the width of a hidden state."""
 
 
 def teach(
@@ -50,15 +50,15 @@ def teach(
     *,
     release_teacher: bool = False,
 ) -> FitSummary:
-    """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
+    """Train a student in place on given or teacher-written text, with the teacher's outputs as targets.
 
     Args:
         student: float32 weights and the teacher's vocabulary.
-        teacher: float weights; frozen while the student learns.
-        loss: the objective, and whether the teacher is asked once or runs along.
-        context: its folder holds the teacher's text too, and a cache that has no other place.
-        release_teacher: do not keep what is not needed of the teacher's weights: none once all targets are
-            cached, and else those in the training's precision.
+        teacher: a model with float weights; frozen during training.
+        loss: the objective, and whether the teacher's targets are cached or computed at every step.
+        context: its folder also holds the teacher's text, and a cache without another place.
+        release_teacher: free unneeded weights of the teacher: all once the targets are cached, otherwise
+            those not in the training's precision.
 
     Raises:
         InputError, StageError: as `with_teacher_text`, `with_teacher_targets`, `cached_teacher` and `fit`
@@ -68,7 +68,7 @@ def teach(
         with located(("loss",)):
             loss.require_teacher()
     needed = windows_needed(training)
-    # Of pairs the teacher writes targets; of other text, whole windows.
+    # For pairs the teacher writes targets; otherwise whole windows.
     written_ratio = 0.0 if text.train[0].is_pair else loss.teacher_text_ratio
     documents = text.train
     if written_ratio < loss.teacher_text_ratio:
@@ -98,7 +98,7 @@ def teach(
         windows = with_teacher_text(windows, teacher, written_ratio, context, limit=needed - given)
     asked_once = loss.top_k is not None and loss.divergence_weight > 0
     if asked_once:
-        windows = windows.fixed()  # What the teacher says is of the windows as they were then.
+        windows = windows.fixed()  # The teacher's targets belong to these very windows.
     windows = shared_windows(windows, processes, context.work)
     source: RootsWithHead | TeacherCache
     if asked_once:

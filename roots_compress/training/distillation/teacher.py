@@ -1,4 +1,4 @@
-"""Where a student's targets come from: a teacher that runs along, or one that has been asked before.
+"""The source of a student's targets: a teacher that runs at every step, or a cache.
 
 Shape legend: N scored positions of a batch, n of them, V vocabulary, k kept tokens, K = k + 1 outcomes,
 C outcomes of any kind.
@@ -44,10 +44,10 @@ TABLES = (
 
 
 def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
-    """Return a teacher whose tables hold only the first tokens, the weights shared with the one given.
+    """Return a teacher whose tables hold only the first tokens; it shares the given one's weights.
 
-    Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
-    student lacks is left out, and its distribution is over the others.
+    Checkpoints of one tokenizer may be padded to different numbers of rows. The teacher's rows that its
+    student lacks are left out, and its distribution is over the others.
     """
     if count >= teacher.model.config.vocab_size:
         return teacher
@@ -79,17 +79,17 @@ def cached_teacher(
     tensor_parallel: bool = False,
     release: bool = False,
 ) -> TeacherCache:
-    """Return the teacher's targets for every scored position of the windows, all of them on disk.
+    """Return the teacher's targets for every scored position of the windows, on disk.
 
-    What an earlier call left there is used, whole or in part; the rest is made and added.
+    Targets left by an earlier call are used; the missing ones are made and added.
 
     Args:
         teacher: float weights; afterwards on the CPU and in eval mode.
         config: how many tokens are kept, and the temperature that softens.
         folder: one cache, or a folder of caches.
         context: its seed changes no target.
-        processes: that ask a teacher each; they change no target but for rounding.
-        strategy: whether each of them holds the whole teacher or a part.
+        processes: the number that run a teacher; they change targets only by rounding.
+        strategy: whether each holds the whole teacher or a part.
         tensor_parallel: whether they hold parts of its matrices, and run it together.
         release: keep the teacher's weights in `precision` only.
 
@@ -135,13 +135,13 @@ def cached_teacher(
                     ):
                         cache.write(part, *targets)
         finally:
-            # The parameters that both share.
+            # The shared parameters.
             nn.Module.to(teacher, "cpu")
     return cache
 
 
 def _place(device: str) -> dict[str, Json]:
-    """Return what else decides the last bits of a teacher's targets: where and by what they are computed."""
+    """Return what else affects the last bits of a teacher's targets: device, threads and libraries."""
     return {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -151,9 +151,9 @@ def _place(device: str) -> dict[str, Json]:
 
 
 def logits_of_teacher(teacher: RootsWithHead, final_NU: Tensor, *, outcomes: int) -> BlockByBlock:
-    """Return what gives the logits of a teacher whose final hidden states are given.
+    """Return a function for a teacher's logits from its final hidden states.
 
-    `outcomes` are the student's: padding may give its head more rows than the teacher's.
+    `outcomes` are the student's: with padding its head may have more rows than the teacher's.
     """
 
     @torch.no_grad()

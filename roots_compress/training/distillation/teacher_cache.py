@@ -1,13 +1,13 @@
-"""A teacher's targets on disk: made once, read by every epoch, stage and run that asks for the same.
+"""A teacher's targets on disk: made once, and read by every epoch, stage and run that needs the same.
 
-    CACHE/3f2a.../cache.json                  whose targets these are, and the hash of each part
+    CACHE/3f2a.../cache.json                  the teacher and settings, and the hash of each part
     CACHE/3f2a.../part-00000.safetensors      of some windows: the k most probable tokens at every scored
                                               position, and the log-probabilities of these and of all others
 
-A folder of caches may hold those of several teachers, texts and settings: each has a place of its own, named
-by the hash of all that its content depends on. Parts are written beside, synced and renamed, then entered in
-`cache.json`, so an interrupted making goes on with the first part that is missing, and a damaged part is made
-again. Log-probabilities are float16, token ids 16 bits wide where the vocabulary allows: 258 bytes a
+A folder of caches may hold those of several teachers, texts and settings: each has its own folder, named by
+the hash of everything that its content depends on. Parts are written under another name, synced, renamed, and
+then entered in `cache.json`. So an interrupted cache goes on with the first missing part, and a damaged part
+is made again. Log-probabilities are float16, token ids have 16 bits if the vocabulary allows: 258 bytes a
 position at k = 64.
 
 Shape legend: N positions, k kept tokens, K = k + 1 outcomes.
@@ -40,13 +40,13 @@ from roots_compress.run.keys import canonical_json, explain_change, hash_json
 SCHEMA = 1
 FACTS, LOCK = "cache.json", ".lock"
 PART_POSITIONS = 1 << 15
-"""Positions in a part, about: what an interruption loses at most."""
+"""Approximate positions in a part: the most that an interruption loses."""
 _MAX_FACTS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive windows that are kept in one file."""
+    """Consecutive windows in one file."""
 
     name: str
     first: int
@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class TopK:
-    """What a teacher says at N positions."""
+    """A teacher's targets at N positions."""
 
     tokens_Nk: Tensor
     """int64, most probable first."""
@@ -68,12 +68,12 @@ class TopK:
 
 
 class TeacherCache:
-    """The targets of one teacher on one text. `missing` says which parts are still to be written.
+    """The targets of one teacher on one text. `missing` lists the parts still to be written.
 
     Args:
         folder: a folder of caches, or one cache; it need not exist.
         identity: everything the targets depend on, by name.
-        scored_counts: how many positions of each window are scored.
+        scored_counts: the number of scored positions of each window.
         vocab_size: decides the width of token ids.
 
     Raises:
@@ -110,24 +110,24 @@ class TeacherCache:
         return self._top_k * np.dtype(self._ids).itemsize + (self._top_k + 1) * np.dtype(np.float16).itemsize
 
     def missing(self) -> list[Part]:
-        """Return the parts that are absent or damaged; every file is read and hashed for it."""
+        """Return the missing or damaged parts; every file is read and hashed."""
         return [part for part in self.parts if not self._holds(part)]
 
     def found(self) -> dict[str, Json]:
-        """Return the hash of each part's file as it is now; None of one that is not there."""
+        """Return the current hash of each part's file; None if it is missing."""
         paths = {part.name: self.folder / part.name for part in self.parts}
         return {name: file_sha256(path) if path.is_file() else None for name, path in paths.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but open files, which another process opens for itself."""
+        """Return everything except open files, which another process opens itself."""
         return {**vars(self), "_open": {}}
 
     def missing_bytes(self) -> int:
-        """Return how much is still to be written, headers aside."""
+        """Return the bytes still to be written, without headers."""
         return sum(self._positions(part) for part in self.missing()) * self.position_bytes
 
     def require_disk(self) -> None:
-        """Check that there is room for what is missing.
+        """Check that the disk has room for the missing parts.
 
         Raises:
             InputError: there is not.
@@ -144,7 +144,7 @@ class TeacherCache:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Within the block this process alone may add parts.
+        """Within the block only this process may add parts.
 
         Raises:
             InputError: another process is doing so, or the folder cannot be made.
@@ -232,7 +232,7 @@ class TeacherCache:
         return int(self._offsets[part.stop] - self._offsets[part.first])
 
     def _read_facts(self) -> dict[str, str]:
-        """Return the hash of each finished part, after checking whose targets they are."""
+        """Return the hash of each finished part, after checking the cache's teacher and text."""
         try:
             facts = json.loads(read_regular(self.folder / FACTS, _MAX_FACTS_BYTES))
             found, hashes = dict(facts["identity"]), dict(facts["parts"])

@@ -1,7 +1,7 @@
-"""Targets that the teacher writes for given sources, in the place of those that were given.
+"""Targets that the teacher writes for given sources, in place of the given targets.
 
-Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947): the student learns what its teacher would
-say, the likeliest text that a search with beams finds, and not one of the many ways to say it.
+Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947): the student learns the teacher's likeliest
+text, found by beam search, instead of one of many possible texts.
 
 They are written once, before training, and kept in `work/teacher-targets/`: an interrupted training goes on
 with the same texts.
@@ -35,7 +35,7 @@ from roots_compress.training.state import fingerprint_of
 FOLDER = "teacher-targets"
 BEAMS = 5
 AT_ONCE = 16
-"""Targets that are written side by side."""
+"""Targets that are written together."""
 
 
 def with_teacher_targets(
@@ -47,11 +47,11 @@ def with_teacher_targets(
     block_size: int,
     limit: int,
 ) -> tuple[Document, ...]:
-    """Return pairs, the targets of some written by the teacher.
+    """Return pairs; the teacher writes the targets of some.
 
     Args:
         teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
-        context: its seed decides which; its folder keeps the targets.
+        context: its seed chooses them; its folder keeps the targets.
         block_size: most tokens of a source, and of a target.
         limit: windows that training reads.
 
@@ -91,11 +91,11 @@ def with_teacher_targets(
 def _written(
     teacher: Checkpoint, sources: Sequence[str], longest: int, events: Events, *, after: int
 ) -> Iterator[list[Json]]:
-    """Yield what the teacher writes for the sources, in batches of like length, but for the first `after`.
+    """Yield the teacher's texts for the sources after the first `after`, in batches of similar length.
 
     Each text comes with the number of its source.
     """
-    # transformers' types know only its own models, and no text of one row.
+    # transformers' types allow only its own models, and no text of one row.
     tokenizer, model, writer = teacher.tokenizer, teacher.model, cast(Any, teacher.model)
     assert isinstance(model, RootsForSeq2SeqLM)
     rows = [each.ids for each in sides(sources, tokenizer, longest, name=SOURCE, key=BLOCK_SIZE)]

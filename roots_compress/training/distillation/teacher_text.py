@@ -1,8 +1,8 @@
-"""Training text that the teacher writes, read among the text that is given.
+"""Training text that the teacher writes, mixed with the given text.
 
-It serves where the given text is scarce: what a teacher writes ranges over all that it was trained on.
-Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947), with samples in place of the most probable
-sequence, as LLM-QAT draws them (Liu et al. 2023, arXiv:2305.17888).
+It helps if the given text is scarce: a teacher's text covers its training data.
+Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947), with samples instead of the most probable
+sequence, as in LLM-QAT (Liu et al. 2023, arXiv:2305.17888).
 
 It is written once, before training, and kept in `work/teacher-text/`: an interrupted training goes on with
 the same text.
@@ -36,13 +36,13 @@ def with_teacher_text(
     *,
     limit: int,
 ) -> PackedWindows:
-    """Return windows of given text, and after them as many of the teacher's as make `ratio` of the whole.
+    """Return windows of given text, followed by the teacher's, so that these are `ratio` of all.
 
     Args:
-        windows: of the text that was given.
+        windows: those of the given text.
         teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
         ratio: at least 0 and less than 1; with 0 nothing is written.
-        context: its seed decides what is written; its folder keeps it.
+        context: its seed is for sampling; its folder keeps the text.
         limit: the most windows to write; more would not be read.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Whether a student can learn from a teacher at all: the same token must mean the same to both.
+"""Checks that a student can learn from a teacher: tokens must mean the same to both.
 
-Nothing here needs weights, so that a run refuses a student before it has made anything.
+Nothing here needs weights, so that a run refuses a student before any work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def refuse_quantized(quantized: bool, path: Path) -> None:
-    """Raise an InputError where a student's weights are integers."""
+    """Raise an InputError if a student's weights are integers."""
     if quantized:
         raise InputError(
             "the student is quantized, and integer weights cannot be trained",
@@ -34,7 +34,7 @@ def refuse_quantized(quantized: bool, path: Path) -> None:
 
 
 def require_same_head(student: str, teacher: str, path: Path) -> None:
-    """Raise an InputError where a student's head is of another kind than its teacher's."""
+    """Raise an InputError if a student's head has another kind than its teacher's."""
     if student != teacher:
         raise InputError(
             f"the student's head is of the kind '{student}', the teacher's '{teacher}'",
@@ -44,7 +44,7 @@ def require_same_head(student: str, teacher: str, path: Path) -> None:
 
 
 def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> None:
-    """Raise an InputError where a student gives other labels or vectors than its teacher."""
+    """Raise an InputError if a student's labels or vectors differ from its teacher's."""
     require_same_head(student.head.kind, teacher.head.kind, path)
     given, wanted = _outputs(student), _outputs(teacher)
     if given != wanted:
@@ -67,7 +67,7 @@ def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> 
 
 
 def with_names_of(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
-    """Return a student that gives its teacher's labels, with their names where it has none of its own."""
+    """Return a student with its teacher's labels, with their names if it has none."""
     if not isinstance(teacher.head, LabelHead) or not isinstance(student.head, LabelHead):
         return student
     names = student.head.names or teacher.head.names
@@ -75,7 +75,7 @@ def with_names_of(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
 
 
 def _outputs(spec: ModelSpec) -> str:
-    """Return what a head gives beside probabilities of tokens, in words."""
+    """Return a head's outputs other than token probabilities, in words."""
     match spec.head:
         case ClassificationHead(labels=labels):
             return f"each text one of {labels} labels"
@@ -90,7 +90,7 @@ def _outputs(spec: ModelSpec) -> str:
 
 
 def require_same_size(student: int, teacher: int, path: Path) -> None:
-    """Raise an InputError where a student without weights has another number of rows than its teacher."""
+    """Raise an InputError if a student without weights has another number of rows than its teacher."""
     if student != teacher:
         raise InputError(
             f"the student's vocabulary has {student} entries, the teacher's {teacher}",
@@ -102,7 +102,7 @@ def require_same_size(student: int, teacher: int, path: Path) -> None:
 def require_same_tokenizer(
     student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, path: Path
 ) -> None:
-    """Raise an InputError where the same text becomes other token ids."""
+    """Raise an InputError if the same text gives different token ids."""
     from roots_compress.data.tokenizers import tokenizer_sha256
 
     hashes = tokenizer_sha256(student), tokenizer_sha256(teacher)

@@ -1,1 +1,1 @@
-"""Training by several processes: who they are, what each reads, and where the weights lie."""
+"""Training by several processes: the team, the share of each process, and the placement of weights."""

@@ -1,7 +1,7 @@
 """A frozen model whose matrices are divided among the processes of a machine: tensor parallelism.
 
 Shoeybi et al. 2019, Megatron-LM, arXiv:1909.08053. A block that can be cut along an axis can be divided along
-it: each process holds a part of the heads or channels, and what the parts give is added up.
+it: each process holds a part of the heads or channels, and the parts' outputs are added.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Model = TypeVar("Model", bound=RootsWithHead)
 
 
 def divided(model: Model, team: Team, device: str) -> Model:
-    """Return a frozen model that the processes of each machine run together, on the rows that all give.
+    """Return a frozen model that the processes of each machine run together, on the rows of all.
 
-    Each process must run it equally often, on equally many rows of equal length, and gets what it gives for
-    its own. Of each block a process holds the part that an axis of the block gives it. Tables, norms, the
-    head, and blocks that no axis divides into equal parts are whole in each.
+    Each process must run it equally often, on equally many rows of equal length, and gets the outputs for its
+    own rows. A process holds a part of each block, along an axis. Tables, norms, the head, and blocks that no
+    axis divides into equal parts are whole in each.
 
     Args:
-        model: with weights in process 0, where it stays as it is; elsewhere a twin of it on the meta device.
+        model: one with weights in process 0, where it is not changed; elsewhere its twin on the meta device.
     """
     machines, rest = divmod(team.size, team.local_size)
     shape = (1, team.size) if rest else (machines, team.local_size)
@@ -44,9 +44,9 @@ def divided(model: Model, team: Team, device: str) -> Model:
         whole = sent(wholes[id(tensor)] if team.leads else None, tensor, device)
         return nn.Parameter(whole, requires_grad=False) if isinstance(tensor, nn.Parameter) else whole
 
-    abstract = tensors_of(found)  # alive until all are made: `wholes` has them by their numbers
+    abstract = tensors_of(found)  # kept alive until all are made: `wholes` has them by their ids
     blocks = [each for each in found.modules() if isinstance(each, Block)]
-    # One block at a time, of which a part stays, so that no process but the first ever holds a model.
+    # One block at a time, of which a part stays, so that only process 0 ever holds a whole model.
     for block in blocks:
         fill(block, whole_of)
         _divide(block, mesh)
@@ -67,7 +67,7 @@ def _divide(block: Block, mesh: DeviceMesh) -> None:
 
 
 def _styles(block: Block, axis: Axis) -> dict[str, ParallelStyle]:
-    """Return how each linear layer along an axis is divided; none where consecutive units are no part."""
+    """Return how each linear layer along an axis is divided; none if consecutive units do not form a part."""
     styles: dict[str, ParallelStyle] = {}
     if axis.groups > 1 or not axis.size:
         return styles
@@ -80,7 +80,7 @@ def _styles(block: Block, axis: Axis) -> dict[str, ParallelStyle]:
 
 
 def _read_together(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Have a model read the rows of all processes, and return those of this one."""
+    """Let a model read the rows of all processes, and return this process's."""
     size, rank = mesh.size(), mesh.get_local_rank()
 
     def rows_of_all(value: Any) -> Any:

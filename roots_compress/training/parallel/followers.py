@@ -47,7 +47,7 @@ class Followers:
             process.join()
 
     def ended(self) -> str | None:
-        """Return how a process ended that should not have; None where all are there."""
+        """Return how a process ended unexpectedly; None if all are running."""
         for rank, process in enumerate(self._processes, 1):
             if process.exitcode is not None:
                 code = process.exitcode
@@ -61,7 +61,7 @@ class Followers:
 
 
 LEAVING_SECONDS = 10.0
-"""How long a process that has nothing more to do may take to leave."""
+"""Seconds for a finished process to exit."""
 
 
 def _follow(index: int, size: int, port: int) -> None:
@@ -72,7 +72,7 @@ def _follow(index: int, size: int, port: int) -> None:
     from roots_compress.training.parallel.launch import OWN, serve
 
     _leave_signals_to(os.getppid())
-    end_with_parent()  # PyTorch looks for a process 0 that was killed for ten minutes.
+    end_with_parent()  # PyTorch would wait ten minutes for a killed process 0.
     sys.stdin = None
     with suppress(DistError):  # process 0 is gone
         store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
@@ -80,9 +80,9 @@ def _follow(index: int, size: int, port: int) -> None:
 
 
 def _leave_signals_to(parent: int) -> None:
-    """Let signals that end a run be heard by the process that leads, unless it is gone.
+    """Leave signals that end a run to process 0, unless it has ended.
 
-    A terminal sends Ctrl-C to all. In a step such a signal is held back, and all stop after it together.
+    A terminal sends Ctrl-C to all. During a step such a signal is delayed, and all stop together after it.
     """
 
     def heard(_number: int, _frame: FrameType | None) -> None:

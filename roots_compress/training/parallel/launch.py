@@ -1,11 +1,11 @@
-"""Brings processes together for a training, and lets them go after it.
+"""Starts a team of processes for a training, and ends it afterwards.
 
-One process leads: it runs the pipeline and holds the text, the weights and the run's folder. The others wait
-until it calls a function with them, and end or wait again when it is done. Where torchrun started them all,
-process 0 leads; else the process that trains starts the others by PyTorch's own launcher, for that training.
+Process 0 leads: it runs the pipeline and holds the text, the weights and the run's folder. The others wait
+until it calls a function with them, and afterwards end or wait again. If torchrun did not start the
+processes, the training process starts the others by PyTorch's launcher, for that training.
 
-They find each other through a store of PyTorch. What they send through it and through their group is pickled,
-as PyTorch does: it comes from the same program on machines of the same user, and never from a file.
+They find each other through a store of PyTorch. Objects sent through it and through their group are pickled
+by PyTorch: they come from the same program on machines of the same user, and never from a file.
 """
 
 from __future__ import annotations
@@ -32,31 +32,32 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 START_SECONDS = 300.0
-"""How long a process may take to start."""
+"""Time limit for a process to start."""
 NOTHING: tuple[Any, ...] = ()
-"""Sent in place of a function to call: there is no more to do."""
+"""Sent instead of a function: the work is finished."""
 LAST_WORDS_SECONDS = 5.0
-"""How long process 0 waits to hear why another one is lost."""
+"""How long process 0 waits for the reason of another process's loss."""
 SILENCE = timedelta(minutes=30)
-"""How long processes wait for one that is alive and says nothing, such as one that writes a large state."""
+"""How long processes wait for one that is alive but silent, such as one that writes a large state."""
 POLL_SECONDS = 0.1
 
 OWN = 0
 """Number of the only session of processes started for one training."""
 _sessions = itertools.count(OWN + 1)
-"""All processes that torchrun started count their teams alike, so that each team has names of its own."""
+"""All processes that torchrun started count their teams in the same way, so that each team has unique
+names."""
 _open: list[Team] = []
 """The team that this process leads, if any."""
 
 
 @contextmanager
 def team_of(size: int, *, device: str, label: str) -> Iterator[Team]:
-    """Within the block so many processes work together, and this one leads.
+    """Within the block this many processes work together, and this one leads.
 
-    In a block within the block they are the same ones.
+    A nested block uses the same ones.
 
     Args:
-        size: of the team; 1 is this process alone.
+        size: the team's; 1 is this process alone.
 
     Raises:
         InputError: there are fewer GPUs than processes on this machine, or processes run other code.
@@ -75,7 +76,7 @@ def team_of(size: int, *, device: str, label: str) -> Iterator[Team]:
     local_size = size if here is None else here.local_size
     _require_devices(device, local_size)
     threads = torch.get_num_threads()
-    # A store of its own for processes started here; one for all sessions of those that were there before.
+    # A separate store for processes started here; one for all sessions of processes that torchrun started.
     number = OWN if here is None else next(_sessions)
     with _followers(here, size) as (store, followers):
         try:
@@ -98,12 +99,12 @@ def team_of(size: int, *, device: str, label: str) -> Iterator[Team]:
 
 
 def call(team: Team, function: Callable[..., None], *arguments: Any) -> None:
-    """Have the others of a team call a function with the team and these arguments; this process goes on."""
+    """Let the others of a team call a function with the team and these arguments; this process goes on."""
     team.from_leader((function, arguments))
 
 
 def follow() -> None:
-    """Serve process 0 until it ends: what a process of another number does where torchrun started them."""
+    """Serve process 0 until it ends: the work of the other processes under torchrun."""
     here = launched()
     assert here is not None
     store = _launchers_store(here)
@@ -118,14 +119,14 @@ def end_followers() -> None:
     """Tell the others that process 0 ends, if there are any."""
     here = launched()
     if here is not None:
-        with suppress(Exception):  # They are gone already, or the launcher will end them.
+        with suppress(Exception):  # They have ended already, or the launcher will end them.
             _launchers_store(here).set("end", "end")
 
 
 def serve(store: Store, number: int, rank: int, size: int, local_rank: int, local_size: int) -> None:
-    """Do what process 0 asks for in one session, in a process of another number.
+    """Do the requests of process 0 in one session, in another process.
 
-    What goes wrong is put into the store, for process 0 to tell.
+    Errors are put into the store, for process 0 to report.
     """
     import torch
 
@@ -140,7 +141,7 @@ def serve(store: Store, number: int, rank: int, size: int, local_rank: int, loca
                 function, arguments = message
                 function(team, *arguments)
     except Exception as error:
-        # What process 0 sees too, and what only follows from its end, needs no words.
+        # Errors that process 0 also sees, or that only follow from its end, need no report.
         if not _is_lost_connection(error):
             with suppress(Exception):
                 store.set(f"failure/{number}/{rank}", as_message(error))
@@ -162,7 +163,7 @@ def _followers(here: Launched | None, size: int) -> Iterator[tuple[Store, Follow
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Have processes of one machine speak through its loopback device, which every machine has."""
+    """Let processes of one machine communicate through its loopback device, which every machine has."""
     name = "GLOO_SOCKET_IFNAME"
     given = os.environ.get(name)
     if given is None and sys.platform == "linux":
@@ -216,7 +217,7 @@ def _await_all(store: Store, number: int, size: int, followers: Followers | None
 
 
 def _comes(store: Store, key: str) -> bool:
-    """Wait for a word of process 0; return whether it came before the last one."""
+    """Wait for a message of process 0; return whether it came before the last one."""
     while not store.check([key]):
         if store.check(["end"]):
             return False
@@ -225,12 +226,12 @@ def _comes(store: Store, key: str) -> bool:
 
 
 def _code() -> dict[str, Json]:
-    """Return what must be the same before any object is sent."""
+    """Return the facts that must be equal before any object is sent."""
     return {"code": code_sha256(), "versions": dict(library_versions())}
 
 
 def _failure(store: Store, number: int, size: int, followers: Followers | None, label: str) -> RootsError:
-    """Return the error to raise where the connection to a process was lost: its own, if it left one."""
+    """Return the error for a lost connection to a process: its own error, if it left one."""
     deadline = time.monotonic() + LAST_WORDS_SECONDS
     ended = None
     while time.monotonic() < deadline:
@@ -259,7 +260,7 @@ def _told(words: dict[str, Any], rank: int, size: int) -> RootsError:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    """Whether an exception says that another process cannot be reached any more."""
+    """Whether an exception means that another process is unreachable."""
     from torch.distributed import DistError
 
     words = str(error)

@@ -1,7 +1,7 @@
-"""Where weights, gradients and optimizer state lie: all in each process, or a part in each.
+"""Placement of weights, gradients and optimizer state: all in each process, or a part in each.
 
 Every method but `Placement` itself's constructor is called by all processes of a team at once, in the same
-order: the others send or get what the method needs.
+order: the others send or receive the data that the method needs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Placement:
     """One process that holds everything.
 
     Args:
-        module: with weights in process 0; elsewhere a twin of it on the meta device.
-        apart: tensors of the module that lie where they are to be already.
+        module: one with weights in process 0; elsewhere its twin on the meta device.
+        apart: tensors of the module that are already placed.
     """
 
     def __init__(self, module: nn.Module, team: Team, device: str, apart: Sequence[Tensor] = ()) -> None:
@@ -38,7 +38,7 @@ class Placement:
         self.call: Callable[..., Any] = self.module
 
     def accumulating(self) -> AbstractContextManager[None]:
-        """Return the context of a backward pass after which another one of the same step follows."""
+        """Return the context of a backward pass that is not the last of its step."""
         return nullcontext()
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -46,16 +46,16 @@ class Placement:
         return tensor
 
     def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
-        """Return what this process holds of a tensor that process 0 has.
+        """Return this process's part of a tensor of process 0.
 
         Args:
-            like: one of the same shape as this process holds it.
+            like: a placed tensor of the same shape.
         """
         assert whole is not None
         return whole.to(self.device)
 
     def held_bytes(self, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-        """Return the bytes that this process holds of weights to train, frozen ones and optimizer state."""
+        """Return this process's bytes of trained weights, frozen weights and optimizer state."""
         held = {"trained": 0, "frozen": 0, "optimizer": 0}
         for parameter in self.module.parameters():
             held["trained" if parameter.requires_grad else "frozen"] += local(parameter).nbytes
@@ -64,7 +64,7 @@ class Placement:
         return held
 
     def finish(self) -> None:
-        """Bring trained weights home to the modules of process 0."""
+        """Copy trained weights back to the modules of process 0."""
 
 
 class Copies(Placement):
@@ -85,7 +85,7 @@ class Replicas(Copies):
     """Each process holds everything, and gradients are averaged (DistributedDataParallel, Li et al. 2020).
 
     Args:
-        first: a batch, to see whether the loss depends on all that is trained.
+        first: a batch, to find out whether the loss depends on all trained parameters.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Replicas(Copies):
     ) -> None:
         super().__init__(step, team, device, apart)
         # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
-        # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
+        # does not change it. Searching for such parameters in every step takes time, and torch warns if there
+        # are none.
         with autocast(device, precision):
             unused = self._leaves_some_unused(first)
         self.wrapped = nn.parallel.DistributedDataParallel(
@@ -113,7 +114,7 @@ class Replicas(Copies):
             weakref.finalize(part, _held_until_here, self.wrapped.process_group)
 
     def _leaves_some_unused(self, batch: Batch) -> bool:
-        """Whether the loss depends on some trained parameters not at all."""
+        """Whether the loss does not depend on some trained parameters."""
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         total, _ = self.module(batch)
         return None in torch.autograd.grad(total, trained, allow_unused=True)
@@ -127,8 +128,8 @@ class Replicas(Copies):
 class Shards(Placement):
     """Each process holds a part of every parameter (fully_shard of PyTorch; ZeRO-3, Rajbhandari et al. 2020).
 
-    A layer's weights are gathered where it runs and given up after it; embeddings and heads, which losses
-    read, are kept for the length of a step.
+    A layer's weights are gathered when it runs and freed after it; embeddings and heads, which losses read,
+    are kept during a step.
     """
 
     def __init__(self, module: nn.Module, team: Team, device: str, apart: Sequence[Tensor] = ()) -> None:
@@ -139,7 +140,7 @@ class Shards(Placement):
         self._original, self.module = module, twin(module, "meta", apart)
         there, kept = set(map(id, apart)), {each for each in apart if isinstance(each, nn.Parameter)}
         self.mesh = init_device_mesh(device, (team.size,))
-        # One layer at a time, so that no process ever holds a model.
+        # One layer at a time, so that no process ever holds the whole model.
         layers = [
             each
             for each in self.module.modules()
@@ -192,7 +193,7 @@ def placement(
     order: BatchOrder,
     precision: Precision,
 ) -> Placement:
-    """Return where a team keeps a step's tensors; a teacher that is divided is replaced in the step."""
+    """Return the placement of a step's tensors; a divided teacher is replaced in the step."""
     if team.size == 1:
         return Placement(step, team, device)
     apart: Sequence[Tensor] = ()
@@ -205,10 +206,10 @@ def placement(
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds."""
+    """Return this process's part of a tensor."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part.detach()
 
 
 def _held_until_here(_group: object) -> None:
-    """Let a process group go."""
+    """Release a process group."""

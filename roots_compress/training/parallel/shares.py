@@ -1,9 +1,8 @@
-"""Which windows of an optimizer step each process reads.
+"""The windows of an optimizer step for each process.
 
-A step reads `accumulation` micro-batches of `batch_size` windows, whoever reads them. They are dealt out
-whole among the processes as far as that goes, and each is cut into equal parts where there are more processes
-than micro-batches. So any number of processes reads the same windows in a step, and each holds at most
-`batch_size` at a time.
+A step reads `accumulation` micro-batches of `batch_size` windows. Whole micro-batches are distributed over
+the processes; if there are more processes than micro-batches, each micro-batch is cut into equal parts. So
+any number of processes reads the same windows in a step, and each holds at most `batch_size` at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def team_size(config: TrainingConfig, *, whole: bool = False) -> int:
         whole: whether a micro-batch must be read by one process.
 
     Raises:
-        InputError: they cannot share a step evenly, or others than those asked for were started.
+        InputError: they cannot share a step evenly, or another number was started.
     """
     here = launched()
     size = config.processes or (1 if here is None else here.size)
@@ -43,7 +42,7 @@ def team_size(config: TrainingConfig, *, whole: bool = False) -> int:
 
 
 def windows_of(config: TrainingConfig, step: int, *, rank: int, size: int) -> list[range]:
-    """Return the micro-batches that a process reads in a step, by the numbers of their windows.
+    """Return a process's micro-batches in a step, as numbers of windows.
 
     Windows are counted from the start of training, over all epochs.
     """

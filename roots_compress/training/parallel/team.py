@@ -1,6 +1,6 @@
-"""The processes that train one model together, as one of them sees them.
+"""The processes that train one model together, from the view of one of them.
 
-Process 0 leads: it runs the pipeline, has the text and the weights, and writes. The others get what they need
+Process 0 leads: it runs the pipeline, has the text and the weights, and writes. The others receive their data
 from it, do the same steps on other windows, and write nothing.
 """
 
@@ -25,7 +25,7 @@ class Team:
     rank: int = 0
     size: int = 1
     local_size: int = 1
-    """How many of them share this machine."""
+    """The number of them on this machine."""
 
     @property
     def leads(self) -> bool:
@@ -63,20 +63,20 @@ class Team:
         return only
 
     def require_same(self, what: str, facts: Mapping[str, Json]) -> None:
-        """Refuse to go on where processes see different things.
+        """Stop if processes see different values.
 
         Raises:
-            InputError: some process sees something else; all processes raise it.
+            InputError: a process sees another value; all processes raise it.
         """
         require_same(what, self.gather(dict(facts)))
 
 
 ALONE = Team()
-"""A process that trains by itself."""
+"""A process that trains alone."""
 
 
 def require_same(what: str, facts: Sequence[Mapping[str, Json]]) -> None:
-    """Refuse facts of processes that differ from those of the first.
+    """Refuse values of processes that differ from those of the first.
 
     Raises:
         InputError: some do.

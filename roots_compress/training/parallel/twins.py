@@ -1,4 +1,4 @@
-"""Modules of the same structure without the weights, for another process to fill."""
+"""Modules of the same structure without weights, which another process fills."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
-    """Return a module of the same structure, its tensors without content on a device; `meta` has no storage.
+    """Return a module of the same structure, with empty tensors on a device; `meta` has no storage.
 
     Tied parameters stay tied. The weights are not copied on the way.
 
     Args:
-        shared: tensors of the module that the new one holds too.
+        shared: tensors of the module that the new one shares.
     """
     kept = {id(tensor): tensor for tensor in shared}
     empty = {id(each): emptied(each, device) for each in tensors_of(module) if id(each) not in kept}
@@ -26,7 +26,7 @@ def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
 
 
 def fill(module: nn.Module, content: Callable[[Tensor], Tensor]) -> None:
-    """Replace what is on the meta device in a module; parameters that are tied within it stay tied."""
+    """Replace a module's tensors on the meta device; tied parameters stay tied."""
     made: dict[Tensor, Tensor] = {}
     for each in module.modules():
         holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
