@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks.answering import Answering
-from tests.tasks.commands import roots
+from tests.tasks.commands import metrics_of, roots
 from tests.tiny import tiny_layer, tiny_model
 
 THINGS = ("fox", "owl", "bee", "cat", "elk", "ant")
@@ -60,11 +59,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((run / "metrics.json").read_text())["stages"]
-    return found
-
-
 def options(data: Path) -> list[str | Path]:
     return ["--data", data, "--field", "prompt=frage", "--field", "response=antwort", *SETTINGS]
 
@@ -85,7 +79,7 @@ def tuned(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_tuning_lowers_the_response_perplexity_and_shows_answers(
     tuned: Path, data: Path, model: Path
 ) -> None:
-    rows = rows_of(tuned)
+    rows = metrics_of(tuned)["stages"]
     before, after, quantized = (row["response_perplexity"] for row in rows)
     assert after < 0.2 * before
     assert quantized < 1.1 * after
@@ -117,7 +111,7 @@ def test_a_teacher_tuned_on_the_same_data_corrects_what_the_student_answers(
     on_policy = ("--divergence", "reverse_kl", "--on-policy-ratio", "0.5", "--answers", "1")
     steps = ("--steps", "30", *LEARN[2:], "--run", str(tmp_path / "run"))
     roots("tune", model, *options(data), "--teacher", teacher, *on_policy, *steps)
-    before, after = rows_of(tmp_path / "run")
+    before, after = metrics_of(tmp_path / "run")["stages"]
     assert after["response_perplexity"] < 0.5 * before["response_perplexity"]
     assert set(after["notes"]["losses"]) == {"cross_entropy", "divergence"}
     assert after["notes"]["answers"][0]["teacher"].startswith("It says ")

@@ -22,7 +22,7 @@ from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.tasks.classification import macro_f1, matthews
 from roots_compress.tasks.figures.numbering import exchanged_labels
 from tests.encoders import save_bert
-from tests.tasks.commands import roots
+from tests.tasks.commands import PRUNE, QUANTIZE, carry_out, metrics_of, recipe, roots, training
 from tests.tasks.test_scoring import pair_tokenizer
 from tests.tiny import tiny_tokens
 
@@ -158,7 +158,7 @@ def test_an_encoder_of_another_task_gets_a_head_for_labels_and_is_tuned(table: P
     assert "error: tune: cannot train models for masked_lm: no records say what is right for" in refused
     assert "--label" in refused
     roots(*tune, *labels, "--run", tmp_path / "run")
-    untuned, tuned = (stage["accuracy"] for stage in stages(tmp_path / "run"))
+    untuned, tuned = (stage["accuracy"] for stage in metrics_of(tmp_path / "run")["stages"])
     assert untuned < 0.7
     assert tuned > 0.9
     refused = roots("quantize", tmp_path / "masked", *labels, "--run", tmp_path / "other", code=2)
@@ -202,11 +202,6 @@ def test_pairs_of_texts_are_read_together(tmp_path: Path) -> None:
     assert "no column 'other'" in refused
 
 
-def stages(run: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((run / "metrics.json").read_text())["stages"]
-    return found
-
-
 @pytest.fixture(scope="module")
 def taught(source: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run in which the classifier is trained and then stored in 8 bits, by verbs."""
@@ -224,7 +219,7 @@ def trained(taught: Path) -> Path:
 
 
 def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(taught: Path) -> None:
-    untrained, learned, quantized = (stage["accuracy"] for stage in stages(taught))
+    untrained, learned, quantized = (stage["accuracy"] for stage in metrics_of(taught)["stages"])
     assert untrained < 0.7
     assert learned > 0.9
     assert quantized > 0.85
@@ -254,43 +249,34 @@ def test_labels_are_exchanged_where_they_are_given_in_rings() -> None:
 
 
 def chain(model: Path, table: Path, **changes: Any) -> dict[str, Any]:
-    calibration = {"windows": 16, "block_size": 32}
-    training = {"batch_size": 4, "block_size": 64, "learning_rate": 0.003}
-    recovery = {"training": {**training, "steps": 15}}
-    document: dict[str, Any] = {
-        "name": "labels",
-        "model": str(model),
+    calibration = {"calibration": {"windows": 16, "block_size": 32}}
+    recovery = {"training": training(15, block_size=64)}
+    given: dict[str, Any] = {
         "data": {
             "train": [str(table)],
             "text_column": "sentence",
             "label_column": "kind",
             "eval_fraction": 0.2,
         },
-        "evaluation": {"windows": 20, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
-        "stages": [
-            {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": {**training, "steps": 40}},
-            {
-                "kind": "prune",
-                "ratio": 0.25,
-                "head_ratio": 0.25,
-                "multiple_of": 4,
-                "calibration": calibration,
-                "recovery": recovery,
-            },
-            {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": calibration},
-        ],
         "gates": {"min_accuracy": 0.85, "min_macro_f1": 0.85, "min_size_ratio": 2.0},
     }
-    return {**document, **changes}
+    return recipe(
+        model,
+        table,
+        {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": training(40, block_size=64)},
+        {**PRUNE, **calibration, "head_ratio": 0.25, "recovery": recovery},
+        {**QUANTIZE, **calibration},
+        windows=20,
+        **{**given, **changes},
+    )
 
 
 def test_a_recipe_takes_a_classifier_through_the_whole_chain(
     trained: Path, table: Path, tmp_path: Path
 ) -> None:
-    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    recipe.write_text(json.dumps(chain(trained, table)))
-    roots("run", recipe, "--run", run)
-    rows = stages(run)
+    run = tmp_path / "run"
+    carry_out(chain(trained, table), run)
+    rows = metrics_of(run)["stages"]
     assert [row["kind"] for row in rows] == ["baseline", "distill", "prune", "quantize"]
     assert all(row["accuracy"] > 0.85 for row in rows)
     assert rows[1]["parameters"] > rows[2]["parameters"]
@@ -300,26 +286,23 @@ def test_a_recipe_takes_a_classifier_through_the_whole_chain(
         assert "perplexity" not in said, form
     assert "accuracy" in roots("compare", run, run)
     assert "accuracy" in roots("eval", run / "03-quantize", *settings(table)[2:], "--eval-data", table)
-    recipe.write_text(json.dumps(chain(trained, table, gates={"min_encode_speedup": 1000.0})))
-    assert "1 of 1 gates missed: min_encode_speedup" in roots("run", recipe, "--run", run, code=3)
-    recipe.write_text(json.dumps(chain(trained, table, gates={"max_perplexity_ratio": 1.1})))
-    refused = roots("run", recipe, "--run", run, code=2)
+    missed = carry_out(chain(trained, table, gates={"min_encode_speedup": 1000.0}), run, code=3)
+    assert "1 of 1 gates missed: min_encode_speedup" in missed
+    refused = carry_out(chain(trained, table, gates={"max_perplexity_ratio": 1.1}), run, code=2)
     assert "models for classification do not have" in refused
     assert "min_accuracy" in refused
 
 
 def test_a_search_takes_accuracy_for_a_budget(trained: Path, table: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
+    run = tmp_path / "run"
     choice = {**chain(trained, table)["stages"][2], "name": "int8"}
     search = {"max_minutes": 5, "choices": [choice]}
     gates = {"min_accuracy": 0.8, "max_bytes": 100_000}
     unweighed = chain(trained, table, stages=[], search=search, gates={**gates, "min_macro_f1": 0.8})
-    recipe.write_text(json.dumps(unweighed))
-    refused = roots("run", recipe, "--run", tmp_path / "run", code=2)
+    refused = carry_out(unweighed, run, code=2)
     assert "gates.min_macro_f1" in refused
     assert "no budget that a search can weigh" in refused
-    recipe.write_text(json.dumps(chain(trained, table, stages=[], search=search, gates=gates)))
-    roots("run", recipe, "--run", tmp_path / "run")
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["search"]
+    carry_out(chain(trained, table, stages=[], search=search, gates=gates), run)
+    found = metrics_of(run)["search"]
     assert {candidate["keeps_budgets"] for candidate in found["candidates"]} == {True, False}
     assert found["best"] == ["int8"]

@@ -21,7 +21,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.families.text_encoder import label_class
 from roots_compress.models.ops.heads import ClassificationHead, ScoreHead, TextLabelHead
 from tests.families.sources import each_family, save_source, source_config, source_model
-from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.commands import PRUNE, QUANTIZE, carry_out, graph_outputs, metrics_of, recipe, training
 from tests.tasks.test_embedding import POOLING, TRANSFORMER, describe
 from tests.tasks.test_text_encoders import REFUSED, padded_tokens
 from tests.tiny import TEXT
@@ -104,23 +104,9 @@ def test_a_recipe_compresses_a_decoder_that_gives_labels(tmp_path: Path) -> None
     records = [{"text": f"{at} {line}", "label": NAMES[at % 3]} for at, line in enumerate(lines)]
     data, run = tmp_path / "labels.jsonl", tmp_path / "run"
     data.write_text("\n".join(map(json.dumps, records)))
-    calibration = {"windows": 8, "block_size": 32}
-    training = {"steps": 6, "batch_size": 4, "block_size": 32, "learning_rate": 0.003}
-    recipe = {
-        "name": "tiny",
-        "model": str(source),
-        "data": {"train": [str(data)]},
-        "evaluation": {"windows": 8, "block_size": 32, "contexts": [16], "repeats": 1},
-        "stages": [
-            {"kind": "tune", "training": training},
-            {"kind": "prune", "ratio": 0.25, "multiple_of": 4, "calibration": calibration},
-            {"kind": "quantize", "scheme": "int8", "products": "integer", "calibration": calibration},
-        ],
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    tune = {"kind": "tune", "training": training(6)}
+    carry_out(recipe(source, data, tune, PRUNE, {**QUANTIZE, "products": "integer"}, windows=8), run)
+    metrics = metrics_of(run)
     assert metrics["task"] == "classification"
     assert all(0 <= stage["accuracy"] <= 1 for stage in metrics["stages"])
     write_back(load_checkpoint(run / "02-prune" / "checkpoint"), "qwen2", tmp_path / "back")

@@ -22,7 +22,16 @@ from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.runtime.encoder import OnnxEncoder
 from roots_compress.tasks.registry import task_of_graph
 from tests.families.sources import encoder, save_source
-from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.commands import (
+    PRUNE,
+    QUANTIZE,
+    carry_out,
+    graph_outputs,
+    metrics_of,
+    recipe,
+    roots,
+    training,
+)
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
 
 TRANSFORMER, POOLING, NORMALIZE = (
@@ -190,36 +199,11 @@ def test_what_is_no_list_of_texts_is_refused(source: Path, texts: Any, fault: st
 def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, tmp_path: Path) -> None:
     text, run = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("\n\n".join([TEXT] * 40))
-    recipe = {
-        "name": "tiny",
-        "model": str(source),
-        "data": {"train": [str(text)]},
-        "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
-        "stages": [
-            {
-                "kind": "prune",
-                "ratio": 0.25,
-                "head_ratio": 0.25,
-                "multiple_of": 4,
-                "calibration": {"windows": 8, "block_size": 32},
-                "recovery": {
-                    "loss": {"hidden_weight": 0.1},
-                    "training": {"steps": 15, "batch_size": 4, "block_size": 32, "learning_rate": 0.003},
-                },
-            },
-            {
-                "kind": "quantize",
-                "scheme": "int8",
-                "products": "float",
-                "calibration": {"windows": 8, "block_size": 32},
-            },
-        ],
-        "gates": {"min_cosine": 0.5},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    recovery = {"loss": {"hidden_weight": 0.1}, "training": training(15)}
+    prune = {**PRUNE, "head_ratio": 0.25, "recovery": recovery}
+    document = recipe(source, text, prune, QUANTIZE, gates={"min_cosine": 0.5})
+    carry_out(document, run)
+    metrics = metrics_of(run)
     assert metrics["task"] == "sentence_embedding"
     baseline, pruned, quantized = metrics["stages"]
     assert baseline["cosine"] == pytest.approx(1, abs=1e-6)
@@ -233,8 +217,8 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
     assert "is not known of a model by itself" in roots(
         "eval", run / "02-quantize", "--eval-data", text, "--block-size", "32", code=2
     )
-    path.write_text(json.dumps({**recipe, "gates": {"max_perplexity_ratio": 1.1}}))
-    refused = roots("run", path, "--run", tmp_path / "other", code=2)
+    other = {**document, "gates": {"max_perplexity_ratio": 1.1}}
+    refused = carry_out(other, tmp_path / "other", code=2)
     assert "max_perplexity_ratio" in refused
     assert "models for sentence_embedding do not have" in refused
 

@@ -19,7 +19,16 @@ from roots_compress.runtime.torch_engine import TorchEncoder
 from roots_compress.tasks import masked_lm
 from roots_compress.tasks.masked_lm import MaskedLM
 from tests.encoders import MASK_ID, encoder_tokenizer, save_bert, tiny_encoder
-from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.commands import (
+    CALIBRATION,
+    PRUNE,
+    carry_out,
+    graph_outputs,
+    metrics_of,
+    recipe,
+    roots,
+    training,
+)
 from tests.tiny import TEXT, tiny_fields, tiny_tokenizer, tiny_tokens
 
 TASK = MaskedLM()
@@ -79,35 +88,17 @@ def test_graphs_give_the_source_s_logits(saved: tuple[Path, PreTrainedModel, Pat
 
 def test_a_recipe_and_verbs_compress_it(saved: tuple[Path, PreTrainedModel, Path], tmp_path: Path) -> None:
     source, _, text = saved
-    run, calibration = tmp_path / "run", {"windows": 8, "block_size": 32}
-    training = {"steps": 4, "batch_size": 2, "block_size": 24, "learning_rate": 1e-3}
-    recovery = {"loss": {"hidden_weight": 0.5, "relation_weight": 0.1}, "training": training}
-    recipe = {
-        "name": "tiny",
-        "model": str(source),
-        "data": {"train": [str(text)]},
-        "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
-        "stages": [
-            {"kind": "distill", "student": "small", "loss": {"top_k": 8}, "training": training},
-            {
-                "kind": "prune",
-                "ratio": 0.25,
-                "multiple_of": 4,
-                "calibration": calibration,
-                "recovery": recovery,
-            },
-        ],
-        "gates": {"max_pseudo_perplexity_ratio": 3.0},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", run)
-    sets = [f"calibration.{name}={value}" for name, value in calibration.items()]
+    run, few = tmp_path / "run", training(4, batch_size=2, block_size=24, learning_rate=1e-3)
+    recovery = {"loss": {"hidden_weight": 0.5, "relation_weight": 0.1}, "training": few}
+    distill = {"kind": "distill", "student": "small", "loss": {"top_k": 8}, "training": few}
+    gates = {"max_pseudo_perplexity_ratio": 3.0}
+    carry_out(recipe(source, text, distill, {**PRUNE, "recovery": recovery}, gates=gates), run)
+    sets = [f"calibration.{name}={value}" for name, value in CALIBRATION.items()]
     said = roots("quantize", "--run", run, "--int8", *(part for each in sets for part in ("--set", each)))
     # It reads no more than its context, and writes nothing.
     assert re.search(r"chosen for [\w-]+ with 64 tokens read\. This takes ", " ".join(said.split()))
     assert "pseudo-perplexity" in roots("report", run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["task"] == "masked_lm"
     assert [gate["gate"] for gate in metrics["gates"]] == ["max_pseudo_perplexity_ratio"]
     baseline, distilled, pruned, quantized = metrics["stages"]

@@ -32,7 +32,16 @@ from roots_compress.tasks.rating import Rating, auc
 from roots_compress.tasks.scoring import Scoring, spearman
 from tests.encoders import encoder_tokenizer, save_bert
 from tests.specs import bert
-from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.commands import (
+    PRUNE,
+    QUANTIZE,
+    carry_out,
+    graph_outputs,
+    metrics_of,
+    recipe,
+    roots,
+    training,
+)
 from tests.tiny import tiny_tokens
 
 WORDS = ("fox", "dog", "rain", "wind", "quick", "lazy", "def", "return")
@@ -153,26 +162,15 @@ def test_checkpoint_graphs_and_the_way_back_give_the_source_s_scores(source: Pat
 def test_a_recipe_compresses_a_reranker_and_reports_its_likeness(
     source: Path, table: Path, tmp_path: Path
 ) -> None:
-    calibration = {"windows": 8, "block_size": 32}
-    training = {"steps": 12, "batch_size": 4, "block_size": 32, "learning_rate": 0.006}
-    prune = {"kind": "prune", "ratio": 0.25, "head_ratio": 0.25, "multiple_of": 4, "calibration": calibration}
-    quantize = {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": calibration}
-    document = {
-        "name": "tiny",
-        "model": str(source),
+    few, run = training(12, learning_rate=0.006), tmp_path / "run"
+    distill = {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": few}
+    prune = {**PRUNE, "head_ratio": 0.25, "recovery": {"training": few}}
+    others = {
         "data": {"train": [str(table)], "eval_fraction": 0.3},
-        "evaluation": {"windows": 30, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
-        "stages": [
-            {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": training},
-            {**prune, "recovery": {"training": training}},
-            quantize,
-        ],
         "gates": {"min_score_r2": -3, "max_score_mse": 1},
     }
-    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    recipe.write_text(json.dumps(document))
-    roots("run", recipe, "--run", run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    carry_out(recipe(source, table, distill, prune, QUANTIZE, windows=30, **others), run)
+    metrics = metrics_of(run)
     assert metrics["task"] == "scoring"
     baseline, distilled, pruned, quantized = metrics["stages"]
     assert baseline["score_r2"] == pytest.approx(1, abs=1e-6)
@@ -217,7 +215,7 @@ def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None
     source, run, data = tmp_path / "tuned", tmp_path / "run", rated(tmp_path)
     learn = ("--steps", "60", "--lr", "0.01", "--train-block-size", "64", "--run", run)
     roots("tune", source, "--data", data, *learn, *QUICK)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["task"] == "rating"
     before, after = metrics["stages"]
     assert after["label_spearman"] > before["label_spearman"] + 0.3
@@ -250,7 +248,7 @@ def test_tune_mixes_a_teachers_scores_with_the_numbers_in_the_data(tmp_path: Pat
     gained, losses = {}, {}
     for weight in ("0", "0.9"):
         roots(*tune, "--ce-weight", weight, "--run", tmp_path / weight)
-        before, after = json.loads((tmp_path / weight / "metrics.json").read_text())["stages"]
+        before, after = metrics_of(tmp_path / weight)["stages"]
         gained[weight] = after["label_spearman"] - before["label_spearman"]
         losses[weight] = after["notes"]["losses"]
     assert gained["0.9"] > 0.3 > gained["0"]

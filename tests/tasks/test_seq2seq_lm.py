@@ -23,7 +23,7 @@ from roots_compress.evaluation.skills.subject import Subject
 from roots_compress.tasks.figures.references import reference_figures
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
 from tests.families.sources import save_source, seq2seq
-from tests.tasks.commands import roots
+from tests.tasks.commands import PRUNE, carry_out, metrics_of, recipe, roots
 
 TASK = Seq2SeqLM()
 WORDS = [
@@ -149,47 +149,34 @@ def test_a_gate_on_a_figure_whose_package_is_missing_is_refused_at_once(
 
 
 def test_a_t5_goes_through_every_stage(source: Path, data: Path, tmp_path: Path) -> None:
-    training = {"steps": 3, "batch_size": 2, "block_size": 32}
+    few, run = {"steps": 3, "batch_size": 2, "block_size": 32}, tmp_path / "run"
     calibration = {"windows": 4, "block_size": 32}
-    recipe = {
-        "name": "t5",
-        "model": str(source),
-        "data": {"train": [str(data)]},
-        "evaluation": {
-            "windows": 4,
-            "block_size": 32,
-            "contexts": [16],
-            "decode_tokens": 4,
-            "repeats": 1,
-            "threads": 1,
+    document = recipe(
+        source,
+        data,
+        {"kind": "tune", "training": few, "answers": 2, "answer_tokens": 4, "teacher": str(source)},
+        {
+            "kind": "distill",
+            "student": "small",
+            "loss": {"top_k": 8, "teacher_text_ratio": 0.5},
+            "training": few,
         },
-        "stages": [
-            {"kind": "tune", "training": training, "answers": 2, "answer_tokens": 4, "teacher": str(source)},
-            {
-                "kind": "distill",
-                "student": "small",
-                "loss": {"top_k": 8, "teacher_text_ratio": 0.5},
-                "training": training,
-            },
-            {
-                "kind": "prune",
-                "ratio": 0.25,
-                "head_ratio": 0.25,
-                "residual_ratio": 0.25,
-                "multiple_of": 8,
-                "calibration": calibration,
-                "recovery": {"training": training, "loss": {"hidden_weight": 0.1}},
-            },
-        ],
-        "gates": {"max_target_perplexity_ratio": 3.0},
-    }
-    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", run)
+        {
+            **PRUNE,
+            "head_ratio": 0.25,
+            "residual_ratio": 0.25,
+            "multiple_of": 8,
+            "calibration": calibration,
+            "recovery": {"training": few, "loss": {"hidden_weight": 0.1}},
+        },
+        gates={"max_target_perplexity_ratio": 3.0},
+    )
+    document["evaluation"]["decode_tokens"] = 4
+    carry_out(document, run)
     sets = [f"calibration.{name}={value}" for name, value in calibration.items()]
     options = [part for each in (*sets, "group_size=16") for part in ("--set", each)]
     roots("quantize", "--run", run, "--int4", *options)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["task"] == "seq2seq_lm"
     baseline, trained, distilled, pruned, quantized = metrics["stages"]
     answers = trained["notes"]["answers"]

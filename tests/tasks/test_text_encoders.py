@@ -23,7 +23,16 @@ from roots_compress.models.ops.heads import EmbeddingHead, Pooling
 from tests.encoders import save_bert
 from tests.families.gguf_files import gguf_model, write_gguf
 from tests.families.sources import each_family, save_source, source_model
-from tests.tasks.commands import graph_outputs, roots
+from tests.tasks.commands import (
+    PRUNE,
+    QUANTIZE,
+    carry_out,
+    graph_outputs,
+    metrics_of,
+    recipe,
+    roots,
+    training,
+)
 from tests.tasks.test_embedding import NORMALIZE, POOLING, TRANSFORMER, describe
 from tests.tiny import TEXT, tiny_tokens
 
@@ -279,30 +288,10 @@ def test_a_recipe_compresses_a_decoder_that_makes_vectors(tmp_path: Path) -> Non
     add_dense(source, 32, 24)
     text, run = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("\n\n".join([TEXT] * 40))
-    calibration = {"windows": 8, "block_size": 32}
-    training = {"steps": 10, "batch_size": 4, "block_size": 32, "learning_rate": 0.003}
-    recipe = {
-        "name": "tiny",
-        "model": str(source),
-        "data": {"train": [str(text)]},
-        "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
-        "stages": [
-            {
-                "kind": "prune",
-                "ratio": 0.25,
-                "head_ratio": 0.5,
-                "multiple_of": 4,
-                "calibration": calibration,
-                "recovery": {"training": training},
-            },
-            {"kind": "quantize", "scheme": "int8", "products": "integer", "calibration": calibration},
-        ],
-        "gates": {"min_cosine": 0.5},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    prune = {**PRUNE, "head_ratio": 0.5, "recovery": {"training": training(10)}}
+    quantize = {**QUANTIZE, "products": "integer"}
+    carry_out(recipe(source, text, prune, quantize, gates={"min_cosine": 0.5}), run)
+    metrics = metrics_of(run)
     assert metrics["task"] == "sentence_embedding"
     cosines = [stage["cosine"] for stage in metrics["stages"]]
     assert cosines[0] == pytest.approx(1, abs=1e-6)

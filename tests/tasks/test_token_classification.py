@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +20,9 @@ from roots_compress.data.texts import framed_texts
 from roots_compress.tasks.token_classification import entities, entity_f1
 from tests.encoders import encoder_tokenizer, save_bert
 from tests.runtime.tokenizer_kinds import byte_fallback, metaspace, word_piece
-from tests.tasks.commands import roots
+from tests.tasks.commands import PRUNE, QUANTIZE, carry_out, metrics_of, recipe, roots, training
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC")
-CALIBRATION = {"windows": 12, "block_size": 32}
 TRAINING = {"steps": 4, "batch_size": 2, "block_size": 32}
 
 
@@ -108,32 +106,20 @@ def test_an_encoder_gets_a_head_for_words_and_goes_through_the_whole_chain(
     records: Path, tmp_path: Path
 ) -> None:
     save_bert(tmp_path / "masked", BertForMaskedLM, num_hidden_layers=4)
-    learn = {"steps": 60, "batch_size": 4, "block_size": 64, "learning_rate": 0.006}
-    stages: list[dict[str, Any]] = [
-        {"kind": "tune", "training": learn},
+    run = tmp_path / "run"
+    document = recipe(
+        tmp_path / "masked",
+        records,
+        {"kind": "tune", "training": training(60, block_size=64, learning_rate=0.006)},
         {"kind": "distill", "student": "small", "training": TRAINING},
-        {
-            "kind": "prune",
-            "ratio": 0.25,
-            "head_ratio": 0.5,
-            "layer_ratio": 0.5,
-            "multiple_of": 8,
-            "calibration": CALIBRATION,
-        },
-        {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": CALIBRATION},
-    ]
-    document = {
-        "name": "words",
-        "model": str(tmp_path / "masked"),
-        "data": {"train": [str(records)], "records": "tags", "labels": NAMES, "eval_fraction": 0.2},
-        "evaluation": {"windows": 8, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
-        "stages": stages,
-        "gates": {"min_word_accuracy": 0.0, "min_entity_f1": 0.0},
-    }
-    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    recipe.write_text(json.dumps(document))
-    roots("run", recipe, "--run", run)
-    rows = json.loads((run / "metrics.json").read_text())["stages"]
+        {**PRUNE, "head_ratio": 0.5, "layer_ratio": 0.5, "multiple_of": 8},
+        QUANTIZE,
+        windows=8,
+        data={"train": [str(records)], "records": "tags", "labels": NAMES, "eval_fraction": 0.2},
+        gates={"min_word_accuracy": 0.0, "min_entity_f1": 0.0},
+    )
+    carry_out(document, run)
+    rows = metrics_of(run)["stages"]
     assert [row["kind"] for row in rows] == ["baseline", "tune", "distill", "prune", "quantize"]
     assert rows[0]["entity_f1"] < 0.5
     assert rows[1]["entity_f1"] > 0.9
