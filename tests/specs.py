@@ -16,9 +16,8 @@ from roots_compress.models.ops.heads import (
     MaskedLmHead,
     Seq2SeqHead,
 )
-from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import Mamba2
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.mlp import LayerInput, Mlp
 from roots_compress.models.ops.moe import Clamp, Groups, Moe
 from roots_compress.models.ops.positions import Relative
 from roots_compress.models.ops.stack import Op, Sublayer

@@ -25,8 +25,8 @@ from roots_compress.export.layers import next_token_logits, parts_of, walk
 from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.conv import short_conv
 from roots_compress.export.ops.fused_attention import KeyValue
-from roots_compress.export.ops.layer_input import layer_input, layer_inputs
 from roots_compress.export.ops.linear_attention import linear_attention
+from roots_compress.export.ops.mlp import layer_input, layer_inputs
 from roots_compress.export.ops.taking_attention import taking_attention
 from roots_compress.export.seq2seq import PARTS
 from roots_compress.export.shared import Shared
@@ -36,8 +36,8 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, State
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import LinearAttention
+from roots_compress.models.ops.mlp import LayerInput
 from roots_compress.models.quantized import has_int8_cache, sums_fit
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME

@@ -7,6 +7,7 @@ from typing import Any
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import (
+    classes,
     encoder_rules,
     head_rules,
     linear_rules,
@@ -17,13 +18,7 @@ from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import Shared
 from roots_compress.models.spec import ModelSpec
 
-ARCHITECTURES = {
-    "AlbertForMaskedLM": "masked_lm",
-    "AlbertForPreTraining": "masked_lm",
-    "AlbertForSequenceClassification": "classification",
-    "AlbertForTokenClassification": "token_classification",
-    "AlbertModel": "embedding",
-}
+ARCHITECTURES = classes("Albert", pretraining=True)
 LAYER = {
     "attention.query": "self_attn.q_proj",
     "attention.key": "self_attn.k_proj",

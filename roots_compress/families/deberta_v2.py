@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.families.bert import bert_head_rules
-from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
+from roots_compress.families.encoder import classes, encoder_rules, read_encoder, write_encoder
 from roots_compress.families.switches import ACTIVATIONS, Switches
 from roots_compress.families.transforms import Tensor
 from roots_compress.families.values import older_activation_name, shown
@@ -24,12 +24,7 @@ from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.ops.positions import Disentangled
 from roots_compress.models.spec import ModelSpec, Norm
 
-ARCHITECTURES = {
-    "DebertaV2ForMaskedLM": "masked_lm",
-    "DebertaV2ForSequenceClassification": "classification",
-    "DebertaV2ForTokenClassification": "token_classification",
-    "DebertaV2Model": "embedding",
-}
+ARCHITECTURES = classes("DebertaV2")
 LAYER = {
     "attention.self.query_proj": "self_attn.q_proj",
     "attention.self.key_proj": "self_attn.k_proj",

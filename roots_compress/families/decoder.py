@@ -271,6 +271,29 @@ def decoder_spec(
     )
 
 
+def positioned_decoder(
+    switches: Switches,
+    layers: Sequence[Layer],
+    norm: Norm,
+    *,
+    width: int,
+    positions: int,
+    learned: bool = True,
+    head: LmHead | None = None,
+    tied: bool = True,
+) -> ModelSpec:
+    """Return a decoder of these layers, with a final norm and, unless they turn, a table of positions."""
+    return ModelSpec(
+        stacks={"decoder": Stack(layers=tuple(layers), final_norm=norm)},
+        embeddings=Embeddings(
+            vocabulary=switches.number("vocab_size"), width=width, positions=positions if learned else None
+        ),
+        head=head or LmHead(),
+        tied=switches.flag("tie_word_embeddings", tied),
+        max_positions=positions,
+    )
+
+
 def each_sublayer(spec: ModelSpec, change: Callable[[Sublayer], Sublayer]) -> ModelSpec:
     """Return a specification with each of its sublayers changed by a function."""
     return spec.with_layers(tuple(tuple(map(change, layer)) for layer in spec.layers))

@@ -41,6 +41,7 @@ def decoder_rules(
     paired: bool = False,
     by_head: bool = False,
     by_key_head: Collection[str] = (),
+    positions: Transform = COPY,
     computed: Sequence[Computed] = (),
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
@@ -54,11 +55,15 @@ def decoder_rules(
         paired: whether rotary positions turn adjacent channels.
         by_head: whether the rows of attention's matrices that are one lie head by head.
         by_key_head: the family's names of matrices of linear attention whose rows lie key head by key head.
+        positions: what is done to a table of positions.
         computed: the places of tensors of the layers that are left out here.
     """
     outer, gain = outer or {}, gain or COPY
     made = {target for each in computed for target in each.targets}
     yield Rule(f"{outer.get('embed_tokens', 'embed_tokens')}.weight", ("model.embed_tokens.weight",))
+    if spec.embeddings.positions is not None:
+        name = outer.get("embed_positions", "embed_positions")
+        yield Rule(f"{name}.weight", ("model.embed_positions.weight",), positions)
     for index, layer in enumerate(spec.layers):
         theirs, ours = f"{outer.get('layers', 'layers')}.{index}.", f"model.layers.{index}."
         norms = {

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.encoder import EPS, encoder_rules, head_rules, read_encoder, write_encoder
+from roots_compress.families.encoder import (
+    EPS,
+    classes,
+    encoder_rules,
+    head_rules,
+    read_encoder,
+    write_encoder,
+)
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec, Norm
 
-ARCHITECTURES = {
-    "DistilBertForMaskedLM": "masked_lm",
-    "DistilBertForSequenceClassification": "classification",
-    "DistilBertForTokenClassification": "token_classification",
-    "DistilBertModel": "embedding",
-}
+ARCHITECTURES = classes("DistilBert")
 NAMES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",

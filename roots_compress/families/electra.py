@@ -10,6 +10,7 @@ from typing import Any
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import (
+    classes,
     encoder_rules,
     head_rules,
     linear_rules,
@@ -19,13 +20,7 @@ from roots_compress.families.encoder import (
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 
-ARCHITECTURES = {
-    "ElectraForMaskedLM": "masked_lm",
-    "ElectraForSequenceClassification": "classification",
-    "ElectraForTokenClassification": "token_classification",
-    "ElectraModel": "embedding",
-    "ElectraForPreTraining": "embedding",
-}
+ARCHITECTURES = {**classes("Electra"), "ElectraForPreTraining": "embedding"}
 OF_OTHER_HEADS = ("summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj")
 
 

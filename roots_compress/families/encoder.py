@@ -30,6 +30,17 @@ Names = Mapping[str, str]
 """A family's names by BERT's, where they differ."""
 
 
+def classes(stem: str, *, pretraining: bool = False) -> dict[str, str]:
+    """Return the classes of a family, whose names begin with `stem`, and what each is for."""
+    return {
+        f"{stem}ForMaskedLM": "masked_lm",
+        **({f"{stem}ForPreTraining": "masked_lm"} if pretraining else {}),
+        f"{stem}ForSequenceClassification": "classification",
+        f"{stem}ForTokenClassification": "token_classification",
+        f"{stem}Model": "embedding",
+    }
+
+
 def read_encoder(
     switches: Switches,
     kinds: dict[str, str],

@@ -17,8 +17,7 @@ from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention, QkNorm
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.ops.layer_input import LayerInput
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.mlp import LayerInput, Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs

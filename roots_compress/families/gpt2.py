@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.decoder import positioned_decoder, pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.decoder_tensors import QKV, decoder_rules
 from roots_compress.families.encoder import linear_rules
@@ -16,7 +17,7 @@ from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
+from roots_compress.models.spec import ModelSpec, Norm
 
 SPELLINGS = {
     "hidden_size": "n_embd",
@@ -59,14 +60,15 @@ def read_gpt(
     length = switches.number("n_positions", context)
     norm = Norm(kind="layer_norm", eps=switches.positive("layer_norm_epsilon", 1e-5))
     layer = pre_norm_layer(attention(heads, width // heads), mlp, norm, parallel=parallel)
-    return ModelSpec(
-        stacks={"decoder": Stack(layers=(layer,) * count, final_norm=norm)},
-        embeddings=Embeddings(
-            vocabulary=switches.number("vocab_size"), width=width, positions=length if positions else None
-        ),
-        head=head or LmHead(),
-        tied=switches.flag("tie_word_embeddings", tied),
-        max_positions=length,
+    return positioned_decoder(
+        switches,
+        [layer] * count,
+        norm,
+        width=width,
+        positions=length,
+        learned=positions,
+        head=head,
+        tied=tied,
     )
 
 
@@ -155,7 +157,7 @@ GPT_BIGCODE_NAMES = {
     "mlp.up_proj": "mlp.c_fc",
     "mlp.down_proj": "mlp.c_proj",
 }
-OUTER = {"embed_tokens": "wte", "layers": "h", "norm": "ln_f"}
+OUTER = {"embed_tokens": "wte", "embed_positions": "wpe", "layers": "h", "norm": "ln_f"}
 UNREAD = """
     attention_softmax_in_fp32 inference_runner max_batch_size pad_key_length pre_allocate_kv_cache
     scale_attention_softmax_in_fp32 validate_runner_input
@@ -184,17 +186,12 @@ def _write_gpt_bigcode(spec: ModelSpec) -> dict[str, Any]:
     return {**write_gpt(spec), "scale_attn_weights": scaled, "multi_query": True}
 
 
-def _rules_gpt_bigcode(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=GPT_BIGCODE_NAMES, outer=OUTER)
-    yield Rule("wpe.weight", ("model.embed_positions.weight",))
-
-
 GPT_BIGCODE = Family(
     "gpt_bigcode",
     "GPTBigCodeForCausalLM",
     _read_gpt_bigcode,
     _write_gpt_bigcode,
-    _rules_gpt_bigcode,
+    partial(decoder_rules, names=GPT_BIGCODE_NAMES, outer=OUTER),
     prefix="transformer.",
     ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
     variants=(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import positioned_decoder, pre_norm_layer
 from roots_compress.families.decoder_config import activation_name, first_blocks
 from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.gpt2 import OUTER
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
+from roots_compress.models.spec import ModelSpec, Norm
 
 NAMES = {
     "self_attn_pre_norm": "ln_1",
@@ -24,7 +25,6 @@ NAMES = {
     "mlp.up_proj": "mlp.c_fc",
     "mlp.down_proj": "mlp.c_proj",
 }
-OUTER = {"embed_tokens": "wte", "layers": "h", "norm": "ln_f"}
 WINDOW, TYPES = 256, "attention_types"
 SPELLINGS = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 SLIDES = {"global": False, "local": True}
@@ -60,13 +60,8 @@ def _read(switches: Switches) -> ModelSpec:
         bias=True,
     )
     windows = _windows(switches, switches.number("num_layers", most=MOST_LAYERS))
-    layers = tuple(pre_norm_layer(changed(attention, window=window), mlp, norm) for window in windows)
-    return ModelSpec(
-        stacks={"decoder": Stack(layers=layers, final_norm=norm)},
-        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width, positions=positions),
-        tied=switches.flag("tie_word_embeddings", True),
-        max_positions=positions,
-    )
+    layers = [pre_norm_layer(changed(attention, window=window), mlp, norm) for window in windows]
+    return positioned_decoder(switches, layers, norm, width=width, positions=positions)
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
@@ -87,17 +82,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=NAMES, outer=OUTER)
-    yield Rule("wpe.weight", ("model.embed_positions.weight",))
-
-
 GPT_NEO = Family(
     "gpt_neo",
     "GPTNeoForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES, outer=OUTER),
     prefix="transformer.",
     ignored=("h.{}.attn.attention.bias", "h.{}.attn.attention.masked_bias"),
     variants=(

@@ -10,6 +10,7 @@ from typing import Any
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder_config import activation_name, first_blocks, layer_types
+from roots_compress.families.encoder import classes
 from roots_compress.families.encoder_head import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches
@@ -28,12 +29,7 @@ from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
 
-ARCHITECTURES = {
-    "ModernBertForMaskedLM": "masked_lm",
-    "ModernBertForSequenceClassification": "classification",
-    "ModernBertForTokenClassification": "token_classification",
-    "ModernBertModel": "embedding",
-}
+ARCHITECTURES = classes("ModernBert")
 ROPES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 """Where configurations before transformers 5 have the base of the positions, and what it is without."""
 OF_TRAINING = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
+from roots_compress.families.encoder import classes, encoder_rules, read_encoder, write_encoder
 from roots_compress.families.roberta import COPIES, HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import Shared, last_rows
@@ -15,12 +15,7 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.positions import Relative
 from roots_compress.models.spec import Layer, ModelSpec, Stack
 
-ARCHITECTURES = {
-    "MPNetForMaskedLM": "masked_lm",
-    "MPNetForSequenceClassification": "classification",
-    "MPNetForTokenClassification": "token_classification",
-    "MPNetModel": "embedding",
-}
+ARCHITECTURES = classes("MPNet")
 LAYER = {
     "attention.attn.q": "self_attn.q_proj",
     "attention.attn.k": "self_attn.k_proj",

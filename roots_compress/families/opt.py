@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import positioned_decoder, pre_norm_layer
 from roots_compress.families.decoder_config import activation_name, first_blocks
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import last_rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
+from roots_compress.models.spec import ModelSpec, Norm
 
 NORM = Norm(kind="layer_norm", eps=1e-5)
 UNREAD_ROWS = 2
@@ -50,13 +50,8 @@ def _read(switches: Switches) -> ModelSpec:
         gated=False,
         bias=bias,
     )
-    layers = (pre_norm_layer(attention, mlp, NORM),) * switches.number("num_hidden_layers", most=MOST_LAYERS)
-    return ModelSpec(
-        stacks={"decoder": Stack(layers=layers, final_norm=NORM)},
-        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width, positions=positions),
-        tied=switches.flag("tie_word_embeddings", True),
-        max_positions=positions,
-    )
+    layers = [pre_norm_layer(attention, mlp, NORM)] * switches.number("num_hidden_layers", most=MOST_LAYERS)
+    return positioned_decoder(switches, layers, NORM, width=width, positions=positions)
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
@@ -75,17 +70,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=NAMES, outer={"norm": "final_layer_norm"})
-    yield Rule("embed_positions.weight", ("model.embed_positions.weight",), last_rows(UNREAD_ROWS))
-
-
 OPT = Family(
     "opt",
     "OPTForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES, outer={"norm": "final_layer_norm"}, positions=last_rows(UNREAD_ROWS)),
     prefix="model.decoder.",
     variants=(
         {},

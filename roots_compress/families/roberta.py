@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
+from roots_compress.families.encoder import classes, encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import last_rows
 from roots_compress.models.spec import ModelSpec
@@ -48,12 +48,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
 
 def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any], ...]) -> Family:
     """Return a family of RoBERTa's shape, whose classes begin with `stem`."""
-    kinds = {
-        f"{stem}ForMaskedLM": "masked_lm",
-        f"{stem}ForSequenceClassification": "classification",
-        f"{stem}ForTokenClassification": "token_classification",
-        f"{stem}Model": "embedding",
-    }
+    kinds = classes(stem)
 
     def read(switches: Switches) -> ModelSpec:
         if switches.said("pad_token_id", PADDING) != PADDING:

@@ -146,7 +146,7 @@ class RootsConfig(PreTrainedConfig):
                     f"quantization.fixed_inputs names {name!r:.100}, which formats does not name as w8a8"
                 )
         if "cache" in self.quantization:
-            _check_member("quantization.cache", self.quantization["cache"], CACHE_FORMATS)
+            version1.check_member("quantization.cache", self.quantization["cache"], CACHE_FORMATS)
         _check_group_size("quantization.group_size", self.quantization["group_size"])
         for name, size in others.items():
             if name not in formats:
@@ -156,7 +156,7 @@ class RootsConfig(PreTrainedConfig):
         for name, weight_format in formats.items():
             if name not in matrices:
                 raise ValueError(f"quantization.formats names {name!r}, which is no matrix of this model")
-            _check_member(f"quantization.formats[{name!r}]", weight_format, FORMATS)
+            version1.check_member(f"quantization.formats[{name!r}]", weight_format, FORMATS)
 
 
 def _check_token_ids(config: RootsConfig) -> None:
@@ -165,11 +165,6 @@ def _check_token_ids(config: RootsConfig) -> None:
         each = ids if name == "eos_token_id" and isinstance(ids, list) else [ids]
         if any(number is not None and type(number) is not int for number in each):
             raise ValueError(f"{name} is {ids!r:.100}; it must be a whole number")
-
-
-def _check_member(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} is {value!r}, not one of {', '.join(known)}")
 
 
 def _check_group_size(name: str, value: Any) -> None:

@@ -22,7 +22,7 @@ from roots_compress.models.labels import (
     RootsForTokenClassification,
 )
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import MaskedLmHead
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.models.spec import Embeddings
 
@@ -57,8 +57,7 @@ class RootsForMaskedLM(RootsByToken, RootsWithVocabulary):
     output_class = MaskedLMOutput
 
     def add_head(self, config: RootsConfig) -> None:
-        assert isinstance(config.spec.head, MaskedLmHead)
-        self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.spec.embeddings)
+        self.transform = MaskedLmTransform(self.head, config.hidden_size, config.spec.embeddings)
         super().add_head(config)
 
     @property
@@ -90,13 +89,6 @@ class RootsForEmbedding(RootsWithTextHead):
         self.dense: nn.Module | None = None
         if head.outputs is not None:
             self.dense = nn.Linear(width, head.outputs, bias=head.dense_bias)
-
-    @property
-    def head(self) -> EmbeddingHead:
-        """The head that turns a text's states into its vector."""
-        head = self.config.spec.head
-        assert isinstance(head, EmbeddingHead)
-        return head
 
     @property
     def outcomes(self) -> int:

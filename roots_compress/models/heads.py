@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.heads import EmbeddingHead, NextTokenHead, Pooling, TextLabelHead
 from roots_compress.models.quantized import QuantizedEmbedding, make_linear
 from roots_compress.models.relative import valid_slots
 from roots_compress.models.spec import HEAD
@@ -46,6 +45,11 @@ class RootsWithHead(RootsPreTrainedModel):
         self.model = RootsModel(config)
         self.add_head(config)
         self.post_init()
+
+    @property
+    def head(self) -> Any:
+        """The head as data, of the kind `head_kind`."""
+        return self.config.spec.head
 
     def add_head(self, config: RootsConfig) -> None:
         """Add the head's modules."""
@@ -109,13 +113,6 @@ class RootsWithHead(RootsPreTrainedModel):
 class RootsWithTextHead(RootsWithHead):
     """A ROOTS encoder with one output a text, from its pooled states."""
 
-    @property
-    def pooling(self) -> Pooling:
-        """How a text's states are pooled."""
-        head = self.config.spec.head
-        assert isinstance(head, TextLabelHead | EmbeddingHead)
-        return head.pooling
-
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
         if segment_ids_BT is None:
             segment_ids_BT = torch.zeros_like(input_ids_BT)
@@ -123,9 +120,9 @@ class RootsWithTextHead(RootsWithHead):
 
     def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return each text's pooled state, `BW`, from its final hidden states."""
-        if self.pooling == "first":
+        if self.head.pooling == "first":
             return self.sized(hidden_BTW[:, 0])
-        if self.pooling == "last":
+        if self.head.pooling == "last":
             batch, tokens = hidden_BTW.shape[:2]
             valid_BT = valid_slots(batch, tokens, attention_mask, hidden_BTW.device)
             return self.sized(hidden_BTW[torch.arange(batch, device=valid_BT.device), last_place(valid_BT)])
@@ -137,9 +134,9 @@ class RootsWithTextHead(RootsWithHead):
     def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
         """Return the pooled states of the texts at some positions, `NW`."""
         own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
-        if self.pooling != "mean":
+        if self.head.pooling != "mean":
             rows_N, places_N = places_BT.nonzero(as_tuple=True)
-            found_BT = own_BTT.argmax(dim=-1) if self.pooling == "first" else last_place(own_BTT)
+            found_BT = own_BTT.argmax(dim=-1) if self.head.pooling == "first" else last_place(own_BTT)
             return self.sized(hidden_BTW[rows_N, found_BT[rows_N, places_N]])
         pooled_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
         return self.sized(pooled_BTW[places_BT])
@@ -222,14 +219,8 @@ class RootsForNextToken(RootsWithVocabulary):
 
     def add_head(self, config: RootsConfig) -> None:
         super().add_head(config)
-        if self._bounds.bias:
+        if self.head.bias:
             self.logits_bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    @property
-    def _bounds(self) -> NextTokenHead:
-        head = self.config.spec.head
-        assert isinstance(head, NextTokenHead)
-        return head
 
     @property
     def head_norm(self) -> str | None:
@@ -237,12 +228,11 @@ class RootsForNextToken(RootsWithVocabulary):
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        return super().head_matrix[0], self.logits_bias if self._bounds.bias else None
+        return super().head_matrix[0], self.logits_bias if self.head.bias else None
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        head = self._bounds
-        logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
-        return logits_NV + self.logits_bias if head.bias else logits_NV
+        logits_NV = logits_NV * self.head.scale if self.head.scale != 1 else logits_NV
+        return logits_NV + self.logits_bias if self.head.bias else logits_NV
 
 
 def last_place(chosen_xT: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsByToken, RootsWithHead, RootsWithTextHead
-from roots_compress.models.ops.heads import LabelHead, ScoreHead
 
 
 class RootsWithLabels(RootsWithHead):
@@ -25,8 +24,7 @@ class RootsWithLabels(RootsWithHead):
 
     def add_head(self, config: RootsConfig) -> None:
         """Add the dense layer and its norm, if any, and the labels' matrix."""
-        head, width = config.spec.head, config.hidden_size
-        assert isinstance(head, LabelHead)
+        head, width = self.head, config.hidden_size
         self.dense: nn.Module | None = None
         self.norm: nn.Module | None = None
         if head.activation is not None:
@@ -96,16 +94,9 @@ class RootsForScore(RootsForSequenceClassification):
 
     def label_loss(self, logits_BL: Tensor, labels_B: Tensor) -> Tensor:
         """Return the squared error of the scores, or the cross-entropy of probabilities."""
-        if self.is_probability:
+        if self.head.sigmoid:
             return F.binary_cross_entropy_with_logits(logits_BL[:, 0], labels_B.float())
         return F.mse_loss(logits_BL[:, 0], labels_B.float())
-
-    @property
-    def is_probability(self) -> bool:
-        """Whether the target is for the sigmoid of a score, not for the score itself."""
-        head = self.config.spec.head
-        assert isinstance(head, ScoreHead)
-        return head.sigmoid
 
     def head_input(self, states_NW: Tensor) -> Tensor:
         return self.project(states_NW)

@@ -12,16 +12,14 @@ from torch.utils.checkpoint import checkpoint
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
 from roots_compress.models.blocks.conv import ShortConvBlock
-from roots_compress.models.blocks.layer_input import LayerInputBlock
 from roots_compress.models.blocks.linear_attention import GatedDeltaNetBlock, Mamba2Block
-from roots_compress.models.blocks.mlp import MlpBlock
+from roots_compress.models.blocks.mlp import LayerInputBlock, MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.mlp import LayerInput, Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stack import Op
 from roots_compress.models.spec import Place

@@ -16,7 +16,6 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsForNextToken, token_loss
-from roots_compress.models.ops.heads import Seq2SeqHead
 
 
 class EncoderForGeneration(nn.Module):
@@ -43,13 +42,6 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
         super().__init__(config)
         assert self.generation_config is not None
         self.generation_config.decoder_start_token_id = self.head.start
-
-    @property
-    def head(self) -> Seq2SeqHead:
-        """The head on the decoder's output."""
-        head = self.config.spec.head
-        assert isinstance(head, Seq2SeqHead)
-        return head
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the encoder's output for sources, `BSW`."""

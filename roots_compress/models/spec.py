@@ -31,7 +31,7 @@ from roots_compress.models.ops.heads import (
     Seq2SeqHead,
     TokenClassificationHead,
 )
-from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.mlp import LayerInput
 from roots_compress.models.ops.stack import Layer as Layer
 from roots_compress.models.ops.stack import Stack as Stack
 from roots_compress.models.ops.stream import Embeddings as Embeddings
@@ -144,11 +144,6 @@ class ModelSpec(Part):
         return self.head
 
     @property
-    def predicts_tokens(self) -> bool:
-        """Whether the head has a matrix as large as the embedding."""
-        return isinstance(self.head, LmHead | MaskedLmHead | Seq2SeqHead)
-
-    @property
     def is_endless(self) -> bool:
         """Whether positions enter by distances alone, so that the length is unlimited."""
         own = (each for each in self.attentions() if each.source == "self")
@@ -231,7 +226,7 @@ class ModelSpec(Part):
         """Return every matrix that may be quantized, by module name: the tables, then the layers'."""
         table = Matrix(self.embeddings.vocabulary, self.embeddings.table_width, False)
         found = {EMBEDDING: table}
-        if self.predicts_tokens and not self.tied:
+        if self.head.predicts_tokens and not self.tied:
             found[HEAD] = table
         if channels := self.layer_input_channels:
             found[LAYER_TABLE] = Matrix(self.embeddings.vocabulary, channels, False)

@@ -97,7 +97,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
         spec = config.spec
-        tied = spec.tied and spec.predicts_tokens
+        tied = spec.tied and spec.head.predicts_tokens
         self.embed_tokens = make_embedding(config, EMBEDDING, width=config.table_width, tied=tied)
         self.embed_layers = None if spec.embeddings.layer_inputs is None else LayerInputTables(config)
         self.encoder = RootsEncoder(config) if spec.source is not None else None

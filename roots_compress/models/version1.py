@@ -118,7 +118,7 @@ def spec_of(given: Fields) -> ModelSpec:
     for name in ("norm_eps", "embedding_scale", "logit_scale"):
         _check_positive(name, fields[name])
     for name, known in CHOICES.items():
-        _check_member(name, fields[name], known)
+        check_member(name, fields[name], known)
     for name in FLAGS:
         if not isinstance(fields[name], bool):
             raise ValueError(f"{name} is {fields[name]!r:.100}; it must be true or false")
@@ -197,7 +197,7 @@ def _sparse(given: Any, max_positions: int) -> TopM | BlockSparse | None:
     if not isinstance(given, Mapping):
         raise ValueError(f"attention is {given!r:.100}; it must be an object")
     kind = str(given.get("kind"))
-    _check_member("attention.kind", kind, ATTENTION_KEYS)
+    check_member("attention.kind", kind, ATTENTION_KEYS)
     numbers = {key: value for key, value in given.items() if key != "kind"}
     unknown = set(numbers) - set(ATTENTION_KEYS[kind])
     missing = set(ATTENTION_KEYS[kind]) - set(numbers) - {"block_size"}
@@ -219,7 +219,7 @@ def plain_rope(given: Any) -> Rope:
         raise ValueError(f"rope_parameters is {given!r:.100}; it must be an object")
     parameters = {"rope_type": "default", "rope_theta": 10000.0, **(given or {})}
     rope_type = parameters["rope_type"]
-    _check_member("rope_parameters.rope_type", rope_type, ROPE_KEYS)
+    check_member("rope_parameters.rope_type", rope_type, ROPE_KEYS)
     unknown = set(parameters) - {"rope_type", "rope_theta", *ROPE_KEYS[rope_type]}
     if unknown:
         raise ValueError(f"rope_parameters: keys {sorted(unknown)} are not known for rope_type {rope_type!r}")
@@ -238,7 +238,8 @@ def plain_rope(given: Any) -> Rope:
         raise ValueError(f"rope_parameters: {first_fault(error)}") from None
 
 
-def _check_member(name: str, value: Any, known: Any) -> None:
+def check_member(name: str, value: Any, known: Any) -> None:
+    """Refuse what is not among the names that are known."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} is {value!r}, not one of {', '.join(known)}")
 

@@ -95,7 +95,7 @@ class ScoreLoss(Objective):
         if windows.scores is not None:
             right_N = windows.scores[windows.targets != IGNORED_LABEL]
         outside_N = right_N[(right_N < 0) | (right_N > 1)]
-        if np.isnan(right_N).any() or (model.is_probability and len(outside_N)):
+        if np.isnan(right_N).any() or (model.head.sigmoid and len(outside_N)):
             raise InputError(
                 f"holds the number {outside_N[0]:g}, and the model's score is a probability from 0 to 1"
                 if len(outside_N)

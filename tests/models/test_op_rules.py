@@ -12,9 +12,8 @@ import pytest
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.attention import Attention, Latent, LongRopeScaling, QkNorm, Rope, TopM
 from roots_compress.models.ops.heads import LabelHead
-from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.mlp import LayerInput, Mlp
 from roots_compress.models.ops.moe import Clamp, Groups, Moe
 from roots_compress.models.ops.positions import Disentangled, Relative
 from roots_compress.models.ops.stack import Sublayer

@@ -9,7 +9,7 @@ import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.mlp import LayerInput
 from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.ops.stream import LayerInputs, Norm
 from roots_compress.models.rotation import is_rotatable, rotate_stream

@@ -52,7 +52,13 @@ LAYER_INPUTS = {
     "per_layer_proj_norm": "norm",
 }
 """Of per-layer embeddings, GGUF's names first."""
-OUTER = {"layers": "blk", "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
+OUTER = {
+    "layers": "blk",
+    "embed_tokens": "token_embd",
+    "embed_positions": "position_embd",
+    "norm": "output_norm",
+    "lm_head": "output",
+}
 FUSED_QKV = dict.fromkeys(QKV, "attn_qkv")
 FUSED_GATE_UP = dict.fromkeys(GATE_UP, "ffn_up")
 FUSED_EXPERTS = dict.fromkeys([*EXPERTS][:2], "ffn_gate_up_exps")
@@ -145,8 +151,6 @@ class Layout:
     def rules(self, spec: ModelSpec) -> Iterator[Rule]:
         """Yield the place of each tensor that a model of this specification has."""
         yield from self._rules(spec, {})
-        if spec.embeddings.positions:
-            yield Rule("position_embd.weight", ("model.embed_positions.weight",))
         if isinstance(spec.head, LmHead) and spec.head.bias:
             yield Rule("output.bias", ("logits_bias",))
         for theirs, ours in LAYER_INPUTS.items() if spec.embeddings.layer_inputs else ():

@@ -37,6 +37,7 @@ class AttentionBlock(Block):
     kv_a_norm: nn.Module
     k_rope_proj: nn.Module
     o_proj: nn.Module
+    last = "o_proj"
 
     def __init__(self, spec: Attention, config: Any, name: str, layer: int) -> None:
         super().__init__(spec, config, name, layer)
@@ -59,11 +60,6 @@ class AttentionBlock(Block):
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
         """Called with keys and values, `BTGD` each, as the cache keeps them but before rotary positions."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
-
-    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return the attention's contribution to the residual stream, `BTW`."""
-        out_BTW: Tensor = self.o_proj(self.inner(x_BTW, context))
-        return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the output projection's input, `(B, T, H * D)`: the heads' contexts side by side."""

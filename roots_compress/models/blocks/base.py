@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,9 +107,13 @@ class Block(Holder):
         """Return the block's output; hooks see it."""
         return self.contribution(x_BTW, context)
 
+    last: ClassVar[str] = "out_proj"
+    """The linear layer that reads what `inner` returns."""
+
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the block's output for its input, `BTW`."""
-        raise NotImplementedError
+        out_BTW: Tensor = getattr(self, self.last)(self.inner(x_BTW, context))
+        return out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the input of the block's last projection, `BTC`.

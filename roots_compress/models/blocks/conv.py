@@ -29,11 +29,6 @@ class ShortConvBlock(Block):
         channels = self.spec.channels
         self.conv = nn.Conv1d(channels, channels, self.spec.kernel, groups=channels, bias=self.spec.bias)
 
-    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return the block's contribution to the residual stream, `BTW`."""
-        out_BTW: Tensor = self.out_proj(self.inner(x_BTW, context))
-        return out_BTW
-
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the output projection's input, `BTC`."""
         gated_BTC = self.b_proj(x_BTW) * self.x_proj(x_BTW)

@@ -45,11 +45,6 @@ class LinearAttentionBlock(Block):
         if spec.normed:
             self.norm = RMSNorm(spec.normed, eps=spec.eps)
 
-    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return the block's contribution to the residual stream, `BTW`."""
-        out_BTW: Tensor = self.out_proj(self.inner(x_BTW, context))
-        return out_BTW
-
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the output projection's input, `BTx`."""
         spec, cache = self.spec, context.cache

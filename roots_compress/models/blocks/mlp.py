@@ -1,4 +1,7 @@
-"""The feed-forward block, and the activation functions."""
+"""Feed-forward blocks, and the activation functions.
+
+Shape legend: B batch, T tokens, W hidden size, L layers, P channels for each layer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.models.blocks.base import Block, Context
-from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.ops.mlp import Activation, LayerInput, Mlp
 
 ACTIVATION_FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -27,6 +30,7 @@ class MlpBlock(Block):
     gate_proj: nn.Module
     up_proj: nn.Module
     down_proj: nn.Module
+    last = "down_proj"
 
     def add_holders(self, config: Any) -> None:
         """Add the projection for its weight, if it is weighed."""
@@ -34,8 +38,7 @@ class MlpBlock(Block):
             self.router = nn.Linear(config.hidden_size, 1, bias=False)
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
-        """Return the block's contribution to the residual stream, `BTW`."""
-        out_BTW: Tensor = self.down_proj(self.inner(x_BTW, context))
+        out_BTW = super().contribution(x_BTW, context)
         return out_BTW * self.router(x_BTW).sigmoid() if self.spec.weighed else out_BTW
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -47,4 +50,23 @@ class MlpBlock(Block):
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Return the unweighed output: a channel is a column of down and a row of up and of gate."""
         out_BTW: Tensor = self.down_proj(self.inner(x_BTW, Context({}, {})))
+        return out_BTW
+
+
+class LayerInputBlock(Block):
+    """`out(act(gate(x)) * own)`."""
+
+    spec: LayerInput
+    gate_proj: nn.Module
+    out_proj: nn.Module
+
+    def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return the last projection's input, `BTP`."""
+        assert context.layer_inputs_BTLP is not None
+        gate_BTP: Tensor = ACTIVATION_FUNCTIONS[self.spec.activation](self.gate_proj(x_BTW))
+        return gate_BTP * context.layer_inputs_BTLP[:, :, self.layer_idx]
+
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
+        """Join the reader of the stream and its writer."""
+        out_BTW: Tensor = self.out_proj(self.gate_proj(x_BTW))
         return out_BTW

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ Pooling = Literal["mean", "first", "last"]
 
 class HeadPart(Part):
     """The interface of all heads."""
+
+    predicts_tokens: ClassVar[bool] = False
+    """Whether the head has a matrix as large as the embedding."""
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         """Return the number of parameters, without a matrix as large as the embedding.
@@ -30,6 +33,7 @@ class HeadPart(Part):
 class NextTokenHead(HeadPart):
     """Logits of the next token."""
 
+    predicts_tokens: ClassVar[bool] = True
     scale: Positive = 1.0
     """Factor on the matrix's output."""
     bias: bool = False
@@ -59,6 +63,7 @@ class MaskedLmHead(HeadPart):
     """Logits of the token at each position: a dense layer, its activation, a layer norm; with a bias."""
 
     kind: Literal["masked_lm"] = "masked_lm"
+    predicts_tokens: ClassVar[bool] = True
     activation: Activation = "gelu"
     eps: Positive = 1e-12
     """Of the norm."""

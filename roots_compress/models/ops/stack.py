@@ -10,9 +10,8 @@ from pydantic import Field, model_validator
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import Part
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
-from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.mlp import LayerInput, Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm

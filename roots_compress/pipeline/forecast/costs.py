@@ -125,7 +125,7 @@ def body(spec: ModelSpec) -> float:
 
 def multiplied(spec: ModelSpec) -> float:
     """Return the weights used for a token of a text."""
-    head = spec.table_weights if spec.predicts_tokens else 0
+    head = spec.table_weights if spec.head.predicts_tokens else 0
     return float(spec.body_parameters + head)
 
 

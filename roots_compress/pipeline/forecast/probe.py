@@ -215,7 +215,7 @@ class Probe:
     def _logits_bytes(self) -> float:
         """Bytes of memory for the logits that are held and compared while examples are read."""
         evaluation, spec = self._setting.recipe.evaluation, self._whole.spec
-        if not spec.predicts_tokens:
+        if not spec.head.predicts_tokens:
             return 0.0
         example = 4 * spec.embeddings.vocabulary * evaluation.block_size
         held = min(example * evaluation.windows, max(example, LOGITS_BYTES))

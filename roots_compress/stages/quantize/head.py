@@ -123,10 +123,10 @@ def round_head(
     """
     spec, table_VW = model.config.spec, _matrix(model, EMBEDDING)
     size = group_size_of(group_size, HEAD_FORMAT, table_VW.shape[1])
-    if not (spec.predicts_tokens and spec.tied):
+    if not (spec.head.predicts_tokens and spec.tied):
         table = quantize_matrix(table_VW, HEAD_FORMAT, size)
         rounded.add(EMBEDDING, table, relative_error(table_VW, table.dequantize()))
-    if not spec.predicts_tokens:
+    if not spec.head.predicts_tokens:
         return
     seen, head_VW = head_input(model, stream), _matrix(model, HEAD)
     if scale_W is None:

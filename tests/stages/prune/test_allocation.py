@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from roots_compress.stages.prune.targets import solver as allocation
-from roots_compress.stages.prune.targets.solver import Option, cheapest, cheapest_equal
+from roots_compress.stages.prune.targets.knapsack import Option, cheapest, cheapest_equal
 
 
 def random_options(seed: int, layers: int = 4, count: int = 4, unit: int = 3) -> list[list[Option]]:

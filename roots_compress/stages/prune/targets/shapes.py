@@ -21,7 +21,7 @@ from roots_compress.stages.prune.plan import (
     plan_ratios,
     shape_of,
 )
-from roots_compress.stages.prune.targets.solver import Option, cheapest, cheapest_equal
+from roots_compress.stages.prune.targets.knapsack import Option, cheapest, cheapest_equal
 
 if TYPE_CHECKING:
     from roots_compress.stages.prune.sensitivity import LayerCosts
