@@ -122,12 +122,12 @@ class _Rehearsal:
                 if self._whole is not None and self._whole.certain:
                     info = ModelInfo.foreseen(self._whole.spec, self._tokenizer(rows[0]), self._setting.task)
                     stage.check_start(config, info, self._setting.text, seed=self._setting.recipe.seed)
-                whole = stage.expect(config, self._whole).model
+                whole = stage.expected(config, self._whole).model
                 spec = whole.spec if self._whole is None else self._whole.spec
                 cut = with_few_layers(spec, LAYERS) if self._cut is None else self._cut.spec
                 small = stage.in_small(config, Small(spec, cut, STEPS, LAYERS, self._stand_in))
                 small = small.model_copy(update={"gates": small.gates and small.gates.without_stored()})
-                cut_after = stage.expect(small, self._cut).model
+                cut_after = stage.expected(small, self._cut).model
             recipe = self._setting.recipe
             setting = replace(
                 self._setting, recipe=recipe.model_copy(update={"stages": (*recipe.stages, small)})

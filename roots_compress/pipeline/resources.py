@@ -41,6 +41,7 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, 
             assert parameters is not None
             estimates.append(least(parameters, parameters))
         else:
+            parameters = stage_of(stage).begun(stage).spec.parameters if parameters is None else parameters
             estimates.append(stage_of(stage).estimate(stage, parameters, device=device))
         parameters = round(estimates[-1].parameters)
     kept = sum(estimate.kept for estimate in estimates)

@@ -174,26 +174,25 @@ class Stage(ABC, Generic[Config]):
             InputError, GateMissedError: as `run` raises them.
         """
 
-    def estimate(self, config: Config, parameters: float | None, *, device: str) -> Estimate:
-        """Return the least disk and memory that the stage needs.
-
-        Args:
-            parameters: those of the model it starts from; None if it makes one from nothing.
-        """
-        assert parameters is not None
+    def estimate(self, config: Config, parameters: float, *, device: str) -> Estimate:
+        """Return the least disk and memory that the stage needs, by the model that it starts from."""
         return least(parameters, parameters)
 
-    def expect(self, config: Config, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: Config, before: ExpectedModel) -> Expected:
         """Return the model that the stage is expected to make, and its work besides training.
 
         `estimate` is a lower bound, which may refuse a run; this is the likeliest value, which refuses none.
         It may import torch.
-
-        Args:
-            before: the model that it starts from; None if it makes one from nothing.
         """
-        assert before is not None
         return Expected(before)
+
+    def begun(self, config: Config) -> ExpectedModel:
+        """Return the model that the stage makes where it begins a run with none."""
+        raise NotImplementedError
+
+    def expected(self, config: Config, before: ExpectedModel | None) -> Expected:
+        """Return what `expect` does, or what a stage that begins a run with no model makes."""
+        return Expected(self.begun(config)) if before is None else self.expect(config, before)
 
     def in_small(self, config: Config, small: Small) -> Config:
         """Return settings with which the stage does the same on a model of few layers, with little work."""

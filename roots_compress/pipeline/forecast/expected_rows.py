@@ -97,4 +97,4 @@ def _foreseen(
         if checked and before is not None and before.certain and tokenizer is not None:
             info = ModelInfo.foreseen(before.spec, tokenizer, setting.task)
             stage.check_start(config, info, setting.text, seed=setting.recipe.seed)
-        return stage.expect(config, before)
+        return stage.expected(config, before)

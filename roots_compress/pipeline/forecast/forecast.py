@@ -149,8 +149,9 @@ def _plain(row: ExpectedRow) -> StageForecast:
     parameters = model.spec.parameters
     working = 0.0
     if row.config is not None and status.reused is None:
-        start = None if row.before is None else row.before.spec.parameters
-        working = stage_of(row.config).estimate(row.config, start, device="cpu").working
+        stage = stage_of(row.config)
+        start = row.before or stage.begun(row.config)
+        working = stage.estimate(row.config, start.spec.parameters, device="cpu").working
     return StageForecast(
         index=status.index,
         kind=status.step.kind,

@@ -101,16 +101,14 @@ class DistillStage(Stage[DistillConfig]):
             raise
         return replace(info, limits=limits, spec=None, source=None)
 
-    def estimate(self, config: DistillConfig, parameters: float | None, *, device: str) -> Estimate:
+    def estimate(self, config: DistillConfig, parameters: float, *, device: str) -> Estimate:
         """Count the training of the student; a preset's share of the parameters is its lower bound."""
-        assert parameters is not None
         preset = PRESETS.get(config.student)
         made = preset.parameters * parameters if preset else _student_parameters(Path(config.student))
         return least(parameters, made, trained_on=device)
 
-    def expect(self, config: DistillConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: DistillConfig, before: ExpectedModel) -> Expected:
         """Return the student's shape."""
-        assert before is not None
         path = student_path(config.student)
         if path is None:
             spec = preset_spec(before.spec, PRESETS[config.student])

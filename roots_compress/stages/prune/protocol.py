@@ -100,9 +100,8 @@ class PruneStage(Stage[PruneConfig]):
         checkpoint = info.without_weights()
         planned(adapted(config, checkpoint.model.config.spec), checkpoint, text, seed=seed)
 
-    def estimate(self, config: PruneConfig, parameters: float | None, *, device: str) -> Estimate:
+    def estimate(self, config: PruneConfig, parameters: float, *, device: str) -> Estimate:
         """Count the cut model, its recovery, and the graphs that are timed for a target in milliseconds."""
-        assert parameters is not None
         recovery = config.recovery
         # Updates of low rank need next to nothing.
         trains = recovery is not None and recovery.rank is None
@@ -117,12 +116,11 @@ class PruneStage(Stage[PruneConfig]):
             memory=max(estimate.memory, FLOAT_BYTES * parameters + timed),
         )
 
-    def expect(self, config: PruneConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: PruneConfig, before: ExpectedModel) -> Expected:
         """Return the shape for ratios, or the likeliest shape that meets a target."""
         from roots_compress.stages.prune.expected_cost import FAST_CUTTING, phases_of
         from roots_compress.training.further import judging_passes
 
-        assert before is not None
         spec = before.spec
         config = adapted(config, spec)
         length = min(config.calibration.block_size, spec.max_positions)

@@ -38,16 +38,14 @@ class QuantizeStage(Stage[QuantizeConfig]):
 
         planned(config, info.without_weights(), text, seed=seed)
 
-    def estimate(self, config: QuantizeConfig, parameters: float | None, *, device: str) -> Estimate:
+    def estimate(self, config: QuantizeConfig, parameters: float, *, device: str) -> Estimate:
         """Count the weights by the scheme's width."""
-        assert parameters is not None
         return least(parameters, parameters, width=STORED_BYTES[config.scheme])
 
-    def expect(self, config: QuantizeConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: QuantizeConfig, before: ExpectedModel) -> Expected:
         """Return the formats for the settings; timings are assumed to end as on similar machines."""
         from roots_compress.stages.quantize.expected import expected
 
-        assert before is not None
         return expected(config, before)
 
     def in_small(self, config: QuantizeConfig, small: Small) -> QuantizeConfig:

@@ -41,16 +41,14 @@ class SparsifyStage(Stage[SparsifyConfig]):
 
         planned(config, info.without_weights(), text)
 
-    def estimate(self, config: SparsifyConfig, parameters: float | None, *, device: str) -> Estimate:
+    def estimate(self, config: SparsifyConfig, parameters: float, *, device: str) -> Estimate:
         """Count the training, if there is one."""
-        assert parameters is not None
         return least(parameters, parameters, trained_on=None if config.adaptation is None else device)
 
-    def expect(self, config: SparsifyConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: SparsifyConfig, before: ExpectedModel) -> Expected:
         """Count the measurements: the dense model, each layer alone, and the bisection."""
         from roots_compress.training.further import judging_passes
 
-        assert before is not None
         plan = make_plan(config, before.spec)
         layers, length = len(plan.places), min(config.calibration.block_size, plan.max_positions)
         models = layers * max(1.0, math.log2(max(2, plan.blocks_of(length) / config.fewest)))

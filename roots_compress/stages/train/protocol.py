@@ -49,16 +49,15 @@ class TrainStage(MakerStage[TrainConfig]):
             )
         return replace(info, source=None)
 
-    def estimate(self, config: TrainConfig, parameters: float | None, *, device: str) -> Estimate:
-        if parameters is None:
-            parameters = _planned_spec(config).parameters
+    def begun(self, config: TrainConfig) -> ExpectedModel:
+        return ExpectedModel(_planned_spec(config))
+
+    def estimate(self, config: TrainConfig, parameters: float, *, device: str) -> Estimate:
         return least(parameters, parameters, trained_on=device)
 
-    def expect(self, config: TrainConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: TrainConfig, before: ExpectedModel) -> Expected:
         from roots_compress.training.further import judging_passes
 
-        if before is None:
-            return Expected(ExpectedModel(_planned_spec(config)))
         return Expected(before, passes=judging_passes(config.training))
 
     def in_small(self, config: TrainConfig, small: Small) -> TrainConfig:

@@ -44,14 +44,12 @@ class TuneStage(Stage[TuneConfig]):
                 raise
         return replace(info, source=None)
 
-    def estimate(self, config: TuneConfig, parameters: float | None, *, device: str) -> Estimate:
-        assert parameters is not None
+    def estimate(self, config: TuneConfig, parameters: float, *, device: str) -> Estimate:
         return least(parameters, parameters, trained_on=device)
 
-    def expect(self, config: TuneConfig, before: ExpectedModel | None) -> Expected:
+    def expect(self, config: TuneConfig, before: ExpectedModel) -> Expected:
         from roots_compress.training.further import judging_passes
 
-        assert before is not None
         answering = 2 if config.teacher is None else 3
         answers = DECODED * answering * config.answers * config.answer_tokens
         return Expected(before, passes=answers + judging_passes(config.training))
