@@ -20,16 +20,14 @@ from roots_compress.families.gemma import GEMMA, GEMMA2, GEMMA3
 from roots_compress.families.gemma4 import GEMMA4
 from roots_compress.families.glm import GLM, GLM4, GLM4_MOE, GLM4_MOE_LITE
 from roots_compress.families.gpt2 import GPT2, GPT_BIGCODE, GPTJ
-from roots_compress.families.gpt_neo import GPT_NEO
-from roots_compress.families.gpt_neox import GPT_NEOX
+from roots_compress.families.gpt_neo import GPT_NEO, GPT_NEOX
 from roots_compress.families.gpt_oss import GPT_OSS
 from roots_compress.families.granite import GRANITE, GRANITE_SWA
 from roots_compress.families.granitemoe import GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED
 from roots_compress.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
 from roots_compress.families.lfm2 import LFM2, LFM2_MOE
-from roots_compress.families.llama import ARCEE, HELIUM, LLAMA
-from roots_compress.families.m2m_100 import M2M_100
-from roots_compress.families.marian import MARIAN
+from roots_compress.families.llama import ARCEE, HELIUM, LLAMA, SMOLLM3
+from roots_compress.families.marian import M2M_100, MARIAN
 from roots_compress.families.minicpm3 import MINICPM3
 from roots_compress.families.mistral import MINISTRAL, MINISTRAL3, MISTRAL, MIXTRAL
 from roots_compress.families.modernbert import MODERNBERT
@@ -38,12 +36,10 @@ from roots_compress.families.nemotron import NEMOTRON
 from roots_compress.families.nomic_bert import NOMIC_BERT
 from roots_compress.families.olmo import OLMO2, OLMO3, OLMOE
 from roots_compress.families.opt import OPT
-from roots_compress.families.phi import PHI
-from roots_compress.families.phi3 import PHI3
+from roots_compress.families.phi import PHI, PHI3
 from roots_compress.families.qwen import QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE
 from roots_compress.families.qwen3_5 import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from roots_compress.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
-from roots_compress.families.smollm3 import SMOLLM3
 from roots_compress.families.stablelm import STABLELM
 from roots_compress.families.starcoder2 import STARCODER2
 from roots_compress.families.t5 import MT5, T5
