@@ -41,7 +41,7 @@ from roots_compress.io.hub_cache import FETCH
 from roots_compress.io.json_files import read_errors, read_json_object
 from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.spec import ModelSpec
-from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
+from roots_compress.models.version1 import KEYS, SPEC_KEYS, read_spec
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -60,7 +60,7 @@ STORAGE_KEYS = frozenset(
     )
 )  # fmt: skip
 """Keys of a ROOTS config.json beside those that describe the model."""
-ROOTS_KEYS = STORAGE_KEYS | SPEC_KEYS | DEFAULTS.keys()
+ROOTS_KEYS = STORAGE_KEYS | SPEC_KEYS | KEYS
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 """Keys that transformers itself writes into every config.json."""
 

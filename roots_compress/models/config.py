@@ -54,7 +54,7 @@ class RootsConfig(PreTrainedConfig):
         if spec is None:
             spec = version1.read_spec(others)
         # transformers writes the number of layers, which the specification already has.
-        known = version1.SPEC_KEYS | version1.DEFAULTS.keys() | {"num_hidden_layers"}
+        known = version1.SPEC_KEYS | version1.KEYS | {"num_hidden_layers"}
         others = {key: value for key, value in others.items() if key not in known}
         self.spec, self.quantization = spec, quantization
         self.initializer_range, self.use_cache = initializer_range, use_cache

@@ -5,44 +5,59 @@ Torch-free. `spec_of` makes a specification from its fields. A student's shape m
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm, Rope, TopM
-from roots_compress.models.ops.base import LARGEST, first_fault
+from roots_compress.models.ops.base import LARGEST, Count, Part, Positive, first_fault
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
-Fields = Mapping[str, Any]
+Given = Mapping[str, Any]
 SPEC_KEYS = frozenset(ModelSpec.model_fields)
 
-DEFAULTS: dict[str, Any] = {
-    "vocab_size": 4096,
-    "hidden_size": 256,
-    "max_position_embeddings": 1024,
-    "layers": [],
-    "norm": "rms_norm",
-    "norm_eps": 1e-6,
-    "position": "rotary",
-    "rope_parameters": None,
-    "activation": "silu",
-    "gated_mlp": True,
-    "attention_bias": False,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "qk_norm": False,
-    "attention_scale": None,
-    "embedding_scale": 1.0,
-    "logit_scale": 1.0,
-    "tie_word_embeddings": True,
-    "attention": {"kind": "dense"},
-}
-"""Every field that describes the model, with its default."""
+
+class Widths(Part):
+    """One of `layers`."""
+
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Count
+    intermediate_size: Count
+    sliding_window: Count | None = None
+
+
+class Fields(Part):
+    """Every field that describes the model, with its default."""
+
+    vocab_size: Count = 4096
+    hidden_size: Count = 256
+    max_position_embeddings: Count = 1024
+    layers: list[Widths] = []  # noqa: RUF012
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    norm_eps: Positive = 1e-6
+    position: Literal["rotary", "learned"] = "rotary"
+    rope_parameters: Any = None
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    gated_mlp: bool = True
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    attention_scale: Positive | None = None
+    embedding_scale: Positive = 1.0
+    logit_scale: Positive = 1.0
+    tie_word_embeddings: bool = True
+    attention: Any = {"kind": "dense"}  # noqa: RUF012
+
+
+KEYS = frozenset(Fields.model_fields)
 ATTENTION_KEYS = {"dense": (), "top_m": ("top_m",), "block": ("block_size", "num_blocks")}
 """Keys of each attention besides `kind`; all are integers of at least 1."""
 ROPE_KEYS = {
@@ -62,21 +77,6 @@ ROPE_KEYS = {
     "proportional": ("partial_rotary_factor",),
 }
 """Keys of each scaling of rotary positions, besides `rope_type` and `rope_theta`."""
-CHOICES = {
-    "norm": ("rms_norm", "layer_norm"),
-    "position": ("rotary", "learned"),
-    "activation": ("silu", "gelu", "gelu_tanh", "relu"),
-}
-FLAGS = (
-    "gated_mlp",
-    "attention_bias",
-    "attention_output_bias",
-    "mlp_bias",
-    "qk_norm",
-    "tie_word_embeddings",
-)
-WIDTH_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
-LAYER_KEYS = (*WIDTH_KEYS, "sliding_window")
 TENSOR_NAMES = {"input_layernorm": "self_attn_pre_norm", "post_attention_layernorm": "mlp_pre_norm"}
 """Modules of a layer that had another name in version 1."""
 
@@ -86,7 +86,7 @@ def renamed(tensor: str) -> str:
     return ".".join(TENSOR_NAMES.get(part, part) for part in tensor.split("."))
 
 
-def read_spec(config: Fields) -> ModelSpec:
+def read_spec(config: Given) -> ModelSpec:
     """Return the specification that the keys of a ROOTS config.json describe, of either version.
 
     Keys that describe something else are ignored.
@@ -95,100 +95,81 @@ def read_spec(config: Fields) -> ModelSpec:
         ValueError: the model is impossible; the message names the first fault and its key.
     """
     if newer := SPEC_KEYS & config.keys():
-        if older := DEFAULTS.keys() & config.keys():
+        if older := KEYS & config.keys():
             raise ValueError(f"{min(older)} is a key of version 1, and {min(newer)} of version 2")
-        return ModelSpec.of_json({key: config[key] for key in SPEC_KEYS & config.keys()})
-    return spec_of({key: config[key] for key in DEFAULTS.keys() & config.keys()})
+        return ModelSpec.of_json({key: config[key] for key in newer})
+    return spec_of(config)
 
 
-def is_version1(config: Fields) -> bool:
+def is_version1(config: Given) -> bool:
     """Return whether a ROOTS config.json is of version 1."""
     return not SPEC_KEYS & config.keys()
 
 
-def spec_of(given: Fields) -> ModelSpec:
-    """Return the specification that version 1 fields describe.
+def spec_of(given: Given) -> ModelSpec:
+    """Return the specification that version 1 fields describe; other keys are passed over.
 
     Raises:
         ValueError: a field has a wrong type, a switch an unknown value, or a layer's heads do not fit.
     """
-    fields = {**DEFAULTS, **given}
-    for name in ("vocab_size", "hidden_size", "max_position_embeddings"):
-        _check_width(name, fields[name])
-    for name in ("norm_eps", "embedding_scale", "logit_scale"):
-        _check_positive(name, fields[name])
-    for name, known in CHOICES.items():
-        check_member(name, fields[name], known)
-    for name in FLAGS:
-        if not isinstance(fields[name], bool):
-            raise ValueError(f"{name} is {fields[name]!r:.100}; it must be true or false")
-    if fields["attention_scale"] is not None:
-        _check_positive("attention_scale", fields["attention_scale"])
-    norm = Norm(kind=fields["norm"], eps=fields["norm_eps"])
-    learned = fields["position"] == "learned"
-    layers = fields["layers"]
-    if not isinstance(layers, list):
-        raise ValueError(f"layers is {layers!r:.100}; it must be a list")
-    sparse = _sparse(fields["attention"], fields["max_position_embeddings"])
-    rope = None if learned else plain_rope(fields["rope_parameters"])
     try:
+        fields = Fields.model_validate_json(json.dumps({key: given[key] for key in KEYS & given.keys()}))
+        norm = Norm(kind=fields.norm, eps=fields.norm_eps)
+        learned = fields.position == "learned"
+        sparse = _sparse(fields.attention, fields.max_position_embeddings)
+        rope = None if learned else plain_rope(fields.rope_parameters)
         return ModelSpec(
             stacks={
                 "decoder": Stack(
                     layers=tuple(
-                        _layer(index, layer, fields, norm, rope, sparse) for index, layer in enumerate(layers)
+                        _layer(index, layer, fields, norm, rope, sparse)
+                        for index, layer in enumerate(fields.layers)
                     ),
                     final_norm=norm,
                 )
             },
             embeddings=Embeddings(
-                vocabulary=fields["vocab_size"],
-                width=fields["hidden_size"],
-                scale=fields["embedding_scale"],
-                positions=fields["max_position_embeddings"] if learned else None,
+                vocabulary=fields.vocab_size,
+                width=fields.hidden_size,
+                scale=fields.embedding_scale,
+                positions=fields.max_position_embeddings if learned else None,
             ),
-            head=LmHead(scale=fields["logit_scale"]),
-            tied=fields["tie_word_embeddings"],
-            max_positions=fields["max_position_embeddings"],
+            head=LmHead(scale=fields.logit_scale),
+            tied=fields.tie_word_embeddings,
+            max_positions=fields.max_position_embeddings,
         )
     except ValidationError as error:
         raise ValueError(first_fault(error)) from None
 
 
 def _layer(
-    index: int, given: Any, fields: Fields, norm: Norm, rope: Rope | None, sparse: TopM | BlockSparse | None
+    index: int,
+    widths: Widths,
+    fields: Fields,
+    norm: Norm,
+    rope: Rope | None,
+    sparse: TopM | BlockSparse | None,
 ) -> Layer:
-    if not isinstance(given, dict):
-        raise ValueError(f"layers[{index}] is {given!r:.100}; it must be an object")
-    layer = {"sliding_window": None, **given}
-    unknown, missing = set(layer) - set(LAYER_KEYS), set(WIDTH_KEYS) - set(layer)
-    if unknown or missing:
-        raise ValueError(f"layers[{index}]: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
-    for key, value in layer.items():
-        if key != "sliding_window" or value is not None:
-            _check_width(f"layers[{index}].{key}", value)
-    heads, kv_heads = layer["num_attention_heads"], layer["num_key_value_heads"]
-    if heads % kv_heads:
-        raise ValueError(f"layers[{index}]: {kv_heads} key/value heads do not divide {heads} query heads")
-    if rope is not None and layer["head_dim"] % 2:
-        raise ValueError(f"layers[{index}]: head_dim {layer['head_dim']} is odd; rotary needs it even")
-    attention = Attention(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=layer["head_dim"],
-        rope=rope,
-        window=layer["sliding_window"],
-        qk_norm=QkNorm(eps=norm.eps) if fields["qk_norm"] else None,
-        scale=fields["attention_scale"],
-        bias=fields["attention_bias"],
-        output_bias=fields["attention_output_bias"],
-        sparse=sparse,
-    )
+    try:
+        attention = Attention(
+            heads=widths.num_attention_heads,
+            kv_heads=widths.num_key_value_heads,
+            head_dim=widths.head_dim,
+            rope=rope,
+            window=widths.sliding_window,
+            qk_norm=QkNorm(eps=norm.eps) if fields.qk_norm else None,
+            scale=fields.attention_scale,
+            bias=fields.attention_bias,
+            output_bias=fields.attention_output_bias,
+            sparse=sparse,
+        )
+    except ValidationError as error:
+        raise ValueError(f"layers.{index}: {first_fault(error)}") from None
     mlp = Mlp(
-        channels=layer["intermediate_size"],
-        activation=fields["activation"],
-        gated=fields["gated_mlp"],
-        bias=fields["mlp_bias"],
+        channels=widths.intermediate_size,
+        activation=fields.activation,
+        gated=fields.gated_mlp,
+        bias=fields.mlp_bias,
     )
     return (Sublayer(op=attention, pre_norm=norm), Sublayer(op=mlp, pre_norm=norm))
 

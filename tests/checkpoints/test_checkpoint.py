@@ -323,7 +323,7 @@ def test_bad_config(saved: Path, changes: dict[str, Any], expected: str) -> None
     [
         ({"hiden_size": 32}, "hiden_size"),
         ({"hidden_size": "32"}, "hidden_size"),
-        ({"layers": [{"head_dim": 8}]}, "layers[0]"),
+        ({"layers": [{"head_dim": 8}]}, "layers.0"),
         ({"rope_parameters": {"rope_type": "dynamic"}}, "dynamic"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "factor"),
         ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "rope_parameters.factor"),

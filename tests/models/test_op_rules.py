@@ -137,8 +137,8 @@ MADE: list[tuple[Callable[[], Any], str]] = [
         lambda: RootsConfig(spec=model(Sublayer(op=MLP)), bos_token_id="1"),  # type: ignore[arg-type]
         "bos_token_id is '1'",
     ),
-    (lambda: version_1(gated_mlp="no"), "gated_mlp is 'no'; it must be true or false"),
-    (lambda: version_1(layers=[3]), "layers[0] is 3; it must be an object"),
+    (lambda: version_1(gated_mlp="no"), "gated_mlp is 'no': input should be a valid boolean"),
+    (lambda: version_1(layers=[3]), "layers.0 is 3: input should be an object"),
     (lambda: version_1(attention=["dense"]), "attention is ['dense']; it must be an object"),
     (lambda: version_1(rope_parameters=[1]), "rope_parameters is [1]; it must be an object"),
 ]

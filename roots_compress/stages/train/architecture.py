@@ -12,7 +12,7 @@ from roots_compress.models.ops.heads import MaskedLmHead, Seq2SeqHead
 from roots_compress.models.ops.positions import Relative
 from roots_compress.models.ops.stack import Sublayer
 from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack
-from roots_compress.models.version1 import LAYER_KEYS, spec_of
+from roots_compress.models.version1 import Widths, spec_of
 
 
 def architecture_spec(
@@ -39,7 +39,7 @@ def architecture_spec(
             tied=True,
         )
     fields = architecture.model_dump()
-    layer = {key: fields.pop(key) for key in LAYER_KEYS if key in fields}
+    layer = {key: fields.pop(key) for key in Widths.model_fields if key in fields}
     rope = {"rope_type": "default", "rope_theta": fields.pop("rope_theta")}
     encoder_layers = fields.pop("encoder_layers")
     relative = architecture.position == "relative"
