@@ -84,13 +84,13 @@ return key_BGSD, value_BGSD
     Bug(
         "dropout",
         "dropout in evaluation",
-        "The MLP drops a tenth of its channels, while evaluating as well.",
+        "The MLP drops a tenth of what it gives, while evaluating as well.",
         Guard("check_parity"),
         (
             Change(
                 "MlpBlock.contribution",
-                "self.inner(x_BTW, context)",
-                "F.dropout(self.inner(x_BTW, context), 0.1)",
+                "super().contribution(x_BTW, context)",
+                "F.dropout(super().contribution(x_BTW, context), 0.1)",
             ),
         ),
     ),
