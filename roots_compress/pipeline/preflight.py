@@ -32,7 +32,7 @@ from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
 from roots_compress.runtime.onnx.graph_config import spec_of_graph
 from roots_compress.runtime.onnx.graph_folder import find_graph, holds_graph
-from roots_compress.stages.base import MakerStage, ModelInfo
+from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
@@ -189,9 +189,8 @@ def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
 def _shape_of_first(recipe: Recipe) -> ModelInfo:
     if recipe.model is None:
         first = recipe.stages[0]
-        maker = stage_of(first)
-        assert isinstance(maker, MakerStage)
-        return maker.planned(first)
+        spec = stage_of(first).begun(first).spec
+        return ModelInfo.foreseen(spec, None, task_of_spec(spec))
     source = inspect_source(recipe.model)
     stages = [stage for _, stage in placed_stages(recipe)]
     if source.quantized and stages:

@@ -42,7 +42,7 @@ from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import CommittedStage, verify
 from roots_compress.runtime.onnx.graph_folder import find_graph
 from roots_compress.runtime.text import load_wishes
-from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
+from roots_compress.stages.base import ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import available_memory, forget_peak
@@ -207,7 +207,6 @@ def _carry_out(
     stage = stage_of(config)
     if before is not None:
         return stage.run(config, load_checkpoint(before.checkpoint), context)
-    assert isinstance(stage, MakerStage)
     new = stage.make(config, context)
     # Its tokenizer is known only now, so the checks of `prepare` are made before training.
     shape = new.model.config

@@ -73,7 +73,7 @@ class ModelInfo:
 
     @classmethod
     def foreseen(
-        cls, spec: ModelSpec, tokenizer: Callable[[], PreTrainedTokenizerFast], task: Task[Any]
+        cls, spec: ModelSpec, tokenizer: Callable[[], PreTrainedTokenizerFast] | None, task: Task[Any]
     ) -> Self:
         """Return the known facts about a model that an earlier stage is to make."""
         return cls(Limits.of(spec), spec.embeddings.vocabulary, spec, tokenizer, task=task)
@@ -187,7 +187,15 @@ class Stage(ABC, Generic[Config]):
         return Expected(before)
 
     def begun(self, config: Config) -> ExpectedModel:
-        """Return the model that the stage makes where it begins a run with none."""
+        """Return the model that `make` will make, of a stage whose settings say `makes_model`."""
+        raise NotImplementedError
+
+    def make(self, config: Config, context: StageContext) -> Checkpoint:
+        """Return a new model and its tokenizer, to be given to `run`.
+
+        Raises:
+            InputError: the text does not suit the settings.
+        """
         raise NotImplementedError
 
     def expected(self, config: Config, before: ExpectedModel | None) -> Expected:
@@ -249,20 +257,4 @@ class Stage(ABC, Generic[Config]):
         Raises:
             InputError: the settings do not suit the model or the text.
             StageError: the work failed.
-        """
-
-
-class MakerStage(Stage[Config]):
-    """A stage that can also begin a run: it makes a model from nothing and then runs on it."""
-
-    @abstractmethod
-    def planned(self, config: Config) -> ModelInfo:
-        """Return the facts about the model that `make` will make."""
-
-    @abstractmethod
-    def make(self, config: Config, context: StageContext) -> Checkpoint:
-        """Return a new model and its tokenizer, to be given to `run`.
-
-        Raises:
-            InputError: the text does not suit the settings.
         """

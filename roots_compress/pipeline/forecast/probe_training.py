@@ -20,7 +20,7 @@ from roots_compress.pipeline.forecast.costs import Line, TrainingCosts, trained
 from roots_compress.pipeline.forecast.pace import STEADY_SECONDS
 from roots_compress.pipeline.forecast.stand_ins import stand_in, with_few_layers
 from roots_compress.pipeline.preflight import Setting
-from roots_compress.stages.base import MakerStage, StageContext
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.expected import ExpectedModel, Small
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import forget_peak
@@ -94,11 +94,9 @@ def make_first(
 ) -> tuple[PreTrainedTokenizerFast, ModelSpec, float]:
     """Return tokenizer and shape of the model that a first stage makes, and the seconds for it."""
     config = setting.recipe.stages[0]
-    stage = stage_of(config)
-    assert isinstance(stage, MakerStage)
     context = StageContext(setting.text, setting.device, setting.recipe.seed, folder, events)
     began = time.perf_counter()
-    made = stage.make(config, context)
+    made = stage_of(config).make(config, context)
     return made.tokenizer, made.model.config.spec, time.perf_counter() - began
 
 

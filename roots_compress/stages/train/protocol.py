@@ -10,25 +10,19 @@ from roots_compress.configs.data import DataConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.errors import InputError, Key
-from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import Json
-from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
+from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.expected import Estimate, Expected, ExpectedModel, Small, least
 from roots_compress.stages.train.architecture import architecture_spec
-from roots_compress.tasks.registry import task_of_spec
 from roots_compress.training.summary import harm_in
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
 
 
-class TrainStage(MakerStage[TrainConfig]):
+class TrainStage(Stage[TrainConfig]):
     """Trains a new model, or trains one further without changing its shape."""
-
-    def planned(self, config: TrainConfig) -> ModelInfo:
-        spec = _planned_spec(config)
-        return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec, task=task_of_spec(spec))
 
     def check(self, config: TrainConfig, info: ModelInfo) -> ModelInfo:
         """Return the same shape with other weights.
