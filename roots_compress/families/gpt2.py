@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,6 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import positioned_decoder, pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.decoder_tensors import QKV, decoder_rules
-from roots_compress.families.encoder import linear_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Rows
 from roots_compress.families.values import older_activation_name
@@ -88,48 +88,50 @@ def write_gpt(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def read_score_factor(switches: Switches) -> float | None:
-    """Take whether scores are divided by the root of the heads' size; None where they are."""
-    return None if switches.flag("scale_attn_weights", True) else 1.0
+def _attention(switches: Switches, kv_heads: int | None = None) -> Callable[[int, int], Attention]:
+    """Take whether scores are divided by the root of the heads' size, and return what makes attention."""
+    scale = None if switches.flag("scale_attn_weights", True) else 1.0
+
+    def made(heads: int, size: int) -> Attention:
+        own = kv_heads or heads
+        return Attention(heads=heads, kv_heads=own, head_dim=size, scale=scale, bias=True, output_bias=True)
+
+    return made
 
 
 def _read_gpt2(switches: Switches) -> ModelSpec:
-    scale = read_score_factor(switches)
-    return read_gpt(
-        switches,
-        lambda heads, size: Attention(
-            heads=heads, kv_heads=heads, head_dim=size, scale=scale, bias=True, output_bias=True
-        ),
-        context=1024,
-    )
+    return read_gpt(switches, _attention(switches), context=1024)
 
 
 def _write_gpt2(spec: ModelSpec) -> dict[str, Any]:
     return {**write_gpt(spec), "scale_attn_weights": first_blocks(spec)[0].scale is None}
 
 
+NAMES = {
+    "self_attn_pre_norm": "ln_1",
+    "mlp_pre_norm": "ln_2",
+    **dict.fromkeys(QKV, "attn.c_attn"),
+    "self_attn.o_proj": "attn.c_proj",
+    "mlp.up_proj": "mlp.c_fc",
+    "mlp.down_proj": "mlp.c_proj",
+}
+OUTER = {"embed_tokens": "wte", "embed_positions": "wpe", "layers": "h", "norm": "ln_f"}
+MASKS = ("h.{}.attn.bias", "h.{}.attn.masked_bias")
+"""Buffers of published files."""
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False},
+    {"activation_function": "relu", "n_head": 2},
+)
+
+
 def _rules_gpt2(spec: ModelSpec) -> Iterator[Rule]:
-    yield Rule("wte.weight", ("model.embed_tokens.weight",))
-    yield Rule("wpe.weight", ("model.embed_positions.weight",))
-    for index, layer in enumerate(spec.layers):
-        attention, mlp = (sublayer.op.matrices(spec.width) for sublayer in layer)
-        ours = f"model.layers.{index}."
-        qkv = [f"{ours}self_attn.{name}_proj" for name in "qkv"]
-        sizes = tuple(attention[f"{name}_proj"].rows for name in "qkv")
-        yield from linear_rules(f"h.{index}.ln_1", f"{ours}self_attn_pre_norm")
-        yield from _linear(f"h.{index}.attn.c_attn", qkv, sizes)
-        yield from _linear(f"h.{index}.attn.c_proj", [f"{ours}self_attn.o_proj"], (spec.width,))
-        yield from linear_rules(f"h.{index}.ln_2", f"{ours}mlp_pre_norm")
-        yield from _linear(f"h.{index}.mlp.c_fc", [f"{ours}mlp.up_proj"], (mlp["up_proj"].rows,))
-        yield from _linear(f"h.{index}.mlp.c_proj", [f"{ours}mlp.down_proj"], (spec.width,))
-    yield from linear_rules("ln_f", "model.norm")
-    yield Rule("lm_head.weight", ("lm_head.weight",))
-
-
-def _linear(source: str, targets: list[str], sizes: tuple[int, ...]) -> Iterator[Rule]:
-    """Yield the rules of a `Conv1D`, whose weight has its inputs first."""
-    yield Rule(f"{source}.weight", tuple(f"{each}.weight" for each in targets), Rows(sizes, transposed=True))
-    yield Rule(f"{source}.bias", tuple(f"{each}.bias" for each in targets), Rows(sizes))
+    """Yield the place of each tensor. The matrices of layers have their inputs first."""
+    rows = {f"{name}.weight": each.rows for name, each in spec.matrices().items() if ".layers." in name}
+    for rule in decoder_rules(spec, names=NAMES, outer=OUTER):
+        turned = all(target in rows for target in rule.targets)
+        sizes = tuple(rows[target] for target in rule.targets if turned)
+        yield replace(rule, transform=Rows(sizes, transposed=True)) if turned else rule
 
 
 GPT2 = Family(
@@ -139,25 +141,12 @@ GPT2 = Family(
     _write_gpt2,
     _rules_gpt2,
     prefix="transformer.",
-    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
-    variants=(
-        {},
-        {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False},
-        {"activation_function": "relu", "n_head": 2},
-    ),
+    ignored=MASKS,
+    variants=VARIANTS,
 )
 """GPT-2: layer norms, learned positions, matrices stored the other way round."""
 
 
-GPT_BIGCODE_NAMES = {
-    "self_attn_pre_norm": "ln_1",
-    "mlp_pre_norm": "ln_2",
-    **dict.fromkeys(QKV, "attn.c_attn"),
-    "self_attn.o_proj": "attn.c_proj",
-    "mlp.up_proj": "mlp.c_fc",
-    "mlp.down_proj": "mlp.c_proj",
-}
-OUTER = {"embed_tokens": "wte", "embed_positions": "wpe", "layers": "h", "norm": "ln_f"}
 UNREAD = """
     attention_softmax_in_fp32 inference_runner max_batch_size pad_key_length pre_allocate_kv_cache
     scale_attention_softmax_in_fp32 validate_runner_input
@@ -170,15 +159,7 @@ def _read_gpt_bigcode(switches: Switches) -> ModelSpec:
     if not switches.flag("multi_query", True):
         switches.refuse("multi_query is false: only models of one head of keys and values can be imported")
     switches.same("num_key_value_heads", 1)
-    scale = read_score_factor(switches)
-    return read_gpt(
-        switches,
-        lambda heads, size: Attention(
-            heads=heads, kv_heads=1, head_dim=size, scale=scale, bias=True, output_bias=True
-        ),
-        context=1024,
-        activation="gelu_pytorch_tanh",
-    )
+    return read_gpt(switches, _attention(switches, 1), context=1024, activation="gelu_pytorch_tanh")
 
 
 def _write_gpt_bigcode(spec: ModelSpec) -> dict[str, Any]:
@@ -191,14 +172,10 @@ GPT_BIGCODE = Family(
     "GPTBigCodeForCausalLM",
     _read_gpt_bigcode,
     _write_gpt_bigcode,
-    partial(decoder_rules, names=GPT_BIGCODE_NAMES, outer=OUTER),
+    partial(decoder_rules, names=NAMES, outer=OUTER),
     prefix="transformer.",
-    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
-    variants=(
-        {},
-        {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False},
-        {"activation_function": "relu", "n_head": 2},
-    ),
+    ignored=MASKS,
+    variants=VARIANTS,
 )
 """GPT-BigCode (StarCoder, SantaCoder): GPT-2 with one head of keys and values, and plain matrices."""
 
@@ -243,7 +220,7 @@ GPTJ = Family(
     _write_gptj,
     _rules_gptj,
     prefix="transformer.",
-    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
+    ignored=MASKS,
     variants=(
         {"rotary_dim": 4},
         {"rotary_dim": 8, "n_inner": 40, "tie_word_embeddings": True},
