@@ -10,11 +10,12 @@ from typing import Any
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder_config import activation_name, first_blocks, layer_types
-from roots_compress.families.encoder import classes
+from roots_compress.families.decoder_tensors import GATE_UP, QKV, decoder_rules, norm_rules
+from roots_compress.families.encoder import classes, linear_rules
 from roots_compress.families.encoder_head import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches
-from roots_compress.families.transforms import Rows
+from roots_compress.families.transforms import COPY
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import (
     ClassificationHead,
@@ -140,38 +141,28 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return written
 
 
+NAMES = {
+    "self_attn_pre_norm": "attn_norm",
+    "mlp_pre_norm": "mlp_norm",
+    **dict.fromkeys(QKV, "attn.Wqkv"),
+    "self_attn.o_proj": "attn.Wo",
+    **dict.fromkeys(GATE_UP, "mlp.Wi"),
+    "mlp.down_proj": "mlp.Wo",
+}
+OUTER = {"embed_tokens": "embeddings.tok_embeddings", "norm": "final_norm", "lm_head": "decoder"}
+
+
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield Rule("embeddings.tok_embeddings.weight", ("model.embed_tokens.weight",))
-    norms = [("embeddings.norm", "model.embed_norm", spec.embeddings.norm)]
-    for index, layer in enumerate(spec.layers):
-        theirs, ours = f"layers.{index}", f"model.layers.{index}"
-        for sublayer, name in zip(layer, ("attn", "mlp"), strict=False):
-            norms.append((f"{theirs}.{name}_norm", f"{ours}.{sublayer.name}_pre_norm", sublayer.pre_norm))
-            op, module = sublayer.op, f"{ours}.{sublayer.name}"
-            joined, last = "Wi", "down_proj"
-            if isinstance(op, Attention):
-                joined, last = "Wqkv", "o_proj"
-            matrices = op.matrices(spec.width)
-            parts = [each for each in matrices if each != last]
-            rows = Rows(tuple(matrices[each].rows for each in parts))
-            for kind in ("weight", "bias") if matrices[parts[0]].bias else ("weight",):
-                targets = tuple(f"{module}.{each}.{kind}" for each in parts)
-                yield Rule(f"{theirs}.{name}.{joined}.{kind}", targets, rows)
-                yield Rule(f"{theirs}.{name}.Wo.{kind}", (f"{module}.{last}.{kind}",))
-    norms.append(("final_norm", "model.norm", spec.stack.final_norm))
-    head = spec.head
-    if not isinstance(head, EmbeddingHead):
-        ours = "transform." if isinstance(head, MaskedLmHead) else ""
-        for kind in ("weight", "bias"):
-            yield Rule(f"head.dense.{kind}", (f"{ours}dense.{kind}",))
-            yield Rule(f"classifier.{kind}", (f"classifier.{kind}",))
-        norms.append(("head.norm", f"{ours}norm", spec.embeddings.norm))
-        yield Rule("decoder.weight", ("lm_head.weight",))
-        yield Rule("decoder.bias", ("transform.bias",))
-    for theirs, ours, norm in norms:
-        if norm is not None:
-            for kind in ("weight", "bias") if norm.bias else ("weight",):
-                yield Rule(f"{theirs}.{kind}", (f"{ours}.{kind}",))
+    yield from decoder_rules(spec, names=NAMES, outer=OUTER)
+    norm = spec.embeddings.norm or Norm()
+    yield from norm_rules("embeddings.norm", "model.embed_norm", norm, COPY)
+    if isinstance(spec.head, EmbeddingHead):
+        return
+    ours = "transform." if isinstance(spec.head, MaskedLmHead) else ""
+    yield from norm_rules("head.norm", f"{ours}norm", norm, COPY)
+    yield from linear_rules("head.dense", f"{ours}dense")
+    yield from linear_rules("classifier", "classifier")
+    yield Rule("decoder.bias", ("transform.bias",))
 
 
 LINEAR = {
