@@ -191,9 +191,7 @@ def _written(other: str, width: int, tensors: Sequence[Tensor]) -> dict[str, Ten
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    for rule in encoder_rules(spec, layer=LAYER):
-        if spec.embeddings.positions is not None or "position_embeddings" not in rule.source:
-            yield rule
+    yield from encoder_rules(spec, layer=LAYER)
     yield from bert_head_rules(spec)
 
 

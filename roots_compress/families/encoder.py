@@ -192,7 +192,7 @@ def encoder_rules(
     *,
     layers: str = "encoder.layer",
     layer: Names = BERT_LAYER,
-    positions: Transform | None = None,
+    positions: Transform = COPY,
 ) -> Iterator[Rule]:
     """Yield the place of each tensor but the head's.
 
@@ -203,7 +203,8 @@ def encoder_rules(
     """
     words, places = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
     yield Rule(words, ("model.embed_tokens.weight",))
-    yield Rule(places, ("model.embed_positions.weight",), positions or COPY)
+    if spec.embeddings.positions is not None:
+        yield Rule(places, ("model.embed_positions.weight",), positions)
     if spec.embeddings.token_types is not None:
         yield Rule("embeddings.token_type_embeddings.weight", ("model.embed_token_types.weight",))
     yield from linear_rules("embeddings.LayerNorm", "model.embed_norm")

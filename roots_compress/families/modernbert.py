@@ -153,10 +153,12 @@ OUTER = {"embed_tokens": "embeddings.tok_embeddings", "norm": "final_norm", "lm_
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=NAMES, outer=OUTER)
-    norm = spec.embeddings.norm or Norm()
+    gives_vectors, norm = isinstance(spec.head, EmbeddingHead), spec.embeddings.norm or Norm()
+    for rule in decoder_rules(spec, names=NAMES, outer=OUTER):
+        if not gives_vectors or rule.targets != ("lm_head.weight",):
+            yield rule
     yield from norm_rules("embeddings.norm", "model.embed_norm", norm, COPY)
-    if isinstance(spec.head, EmbeddingHead):
+    if gives_vectors:
         return
     ours = "transform." if isinstance(spec.head, MaskedLmHead) else ""
     yield from norm_rules("head.norm", f"{ours}norm", norm, COPY)
