@@ -79,6 +79,12 @@ def _write_granite(spec: ModelSpec) -> dict[str, Any]:
     return {**write_granite(spec), "mlp_bias": mlp.bias}
 
 
+FACTORS = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.0625,
+    "logits_scaling": 6.0,
+}
 GRANITE = Family(
     "granite",
     "GraniteForCausalLM",
@@ -87,13 +93,7 @@ GRANITE = Family(
     decoder_rules,
     variants=(
         {"attention_multiplier": 0.3},
-        {
-            "embedding_multiplier": 12.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.0625,
-            "logits_scaling": 6.0,
-            "tie_word_embeddings": True,
-        },
+        {**FACTORS, "tie_word_embeddings": True},
         {"residual_multiplier": 2.0, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
     ),
 )
@@ -150,13 +150,7 @@ GRANITE_SWA = Family(
         {"layer_types": [FULL, SLIDING], "sliding_window": 5},
         {"layer_types": [FULL, SLIDING], "sliding_window": 7, BASES: [0, 300.0]},
         {"layer_types": [SLIDING, FULL], "sliding_window": 4, BASES: [100.0, 5000.0]},
-        {
-            "embedding_multiplier": 12.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.0625,
-            "logits_scaling": 6.0,
-            "sliding_window": 9,
-        },
+        {**FACTORS, "sliding_window": 9},
         {"layer_types": [FULL, FULL], "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
         {"num_hidden_layers": 5, "sliding_window": 3, "tie_word_embeddings": False},
         {"layer_types": [SLIDING, SLIDING], "sliding_window": 30, "num_key_value_heads": 4},

@@ -11,7 +11,7 @@ from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.experts import TRAINING, Shared, with_experts, with_shared, without_experts
-from roots_compress.families.granite import granite_spec, write_granite
+from roots_compress.families.granite import FACTORS, granite_spec, write_granite
 from roots_compress.families.mamba2 import read_mamba2, write_mamba2
 from roots_compress.families.rope import FULL
 from roots_compress.families.routed import routed_blocks
@@ -217,13 +217,7 @@ GRANITEMOEHYBRID = Family(
     partial(decoder_rules, names=GRANITEMOEHYBRID_NAMES),
     variants=(
         {"attention_multiplier": 0.3},
-        {
-            "embedding_multiplier": 12.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.0625,
-            "logits_scaling": 6.0,
-            "tie_word_embeddings": True,
-        },
+        {**FACTORS, "tie_word_embeddings": True},
         {"position_embedding_type": None, "attention_bias": True, "num_key_value_heads": 1},
         {**MIXED, "residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 6.0},
         {**MIXED, "mamba_n_groups": 2, "mamba_conv_bias": False, "position_embedding_type": "rope"},
