@@ -21,7 +21,6 @@ class Key(str):
 
     Args:
         path: from the group of settings that is being checked, or from the top of the recipe.
-        of_recipe: whether from the top.
         value: of the setting, where a sentence names both: `scheme int8`.
     """
 
@@ -127,7 +126,6 @@ def located(place: Location, *, of_recipe: bool = False) -> AbstractContextManag
 
     Args:
         place: of the group, in the group around it or in the recipe.
-        of_recipe: whether in the recipe.
     """
     return changing_keys(partial(Key.within, group=place, of_recipe=of_recipe))
 

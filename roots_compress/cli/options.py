@@ -145,7 +145,6 @@ def _parameter(option: FieldOption, headings: Mapping[str, str], typed: Mapping[
     """Return the parameter that Typer reads an option off.
 
     Args:
-        option: the option.
         headings: of a verb's help, by the first of an option's key.
         typed: the verb's options, by the last of their keys.
     """

@@ -46,7 +46,6 @@ def load_text(
     instead, its end held out. Documents that say the same are read once.
 
     Args:
-        kind: what each record holds.
         labels: names of the labels, where each text must have one.
 
     Raises:

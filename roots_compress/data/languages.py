@@ -61,9 +61,6 @@ def target_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[in
 def translating(tokenizer: PreTrainedTokenizerFast, source: str, target: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer that reads sources in a language, and targets in another.
 
-    Args:
-        tokenizer: of a model that translates.
-
     Raises:
         InputError: the tokenizer tells no languages apart, or does not know one of them.
     """

@@ -84,8 +84,6 @@ def stop_ids(generation: TokenIds, config: TokenIds, tokenizer: TokenIds) -> tup
 
     Args:
         generation: `eos_token_id` of generation_config.json: an id, several, or None.
-        config: the same key of config.json.
-        tokenizer: the tokenizer's `eos_token_id`.
     """
     for named in (generation, config, tokenizer):
         ids = (named,) if isinstance(named, int) else tuple(dict.fromkeys(named or ()))

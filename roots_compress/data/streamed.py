@@ -30,7 +30,6 @@ class StreamedDocuments(Sequence[Document]):
 
     Args:
         folder: of the corpus, whose documents are in a drawn order.
-        datasheet: what it says of itself.
 
     Raises:
         InputError: a shard is missing or was changed, or holds another number of documents.

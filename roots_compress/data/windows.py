@@ -50,8 +50,6 @@ def model_inputs(
     """Return what a model reads of windows, by the names of its arguments.
 
     Args:
-        ids: tokens of the stack that the head reads.
-        segments: of what document each is.
         source: of pairs the same of their sources, which an encoder reads.
         token_types: of what text of a pair each is that an encoder alone reads; None where all are 0.
     """

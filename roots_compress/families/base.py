@@ -41,9 +41,6 @@ class Computed:
     """ROOTS tensors that several source tensors make together; those may have places of their own too.
 
     Attributes:
-        sources: their names.
-        targets: the ROOTS tensors.
-        make: given the source tensors by their names.
         write: given the ROOTS tensors, source tensors that make them.
     """
 
@@ -58,8 +55,6 @@ class Family:
     """How one `model_type` maps to ROOTS.
 
     Attributes:
-        model_type: in config.json.
-        architecture: transformers' class.
         read: makes a specification of a configuration; keys that it leaves are refused.
         write: makes a configuration of a specification, as well as it can: reading it back tells whether the
             family can express the model.

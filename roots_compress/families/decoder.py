@@ -76,9 +76,7 @@ def read_shape(
         whole_heads: whether the family's class wants a hidden size that is a multiple of the heads.
         own_heads: whether `head_dim` is read; else it may only say hidden size over heads.
         filled: whether the heads together must be as wide as the hidden size.
-        eps: the default of `eps_key`.
         norm: of the family but for its epsilon; an RMS norm if None.
-        eps_key: the key of the norms' epsilon.
         activations: the family's reading of activation names.
         activation_key: the key of the activation; its other spelling may only say the same.
         activation: the activation where none is named.
@@ -167,14 +165,12 @@ def read_decoder(
     Args:
         windows: reads those of the layers; a family has none by default.
         mlp_bias: whether feed-forward blocks have biases; None where `mlp_bias` decides.
-        gated: whether they have a gate.
         qk_norm: of queries and keys but for its epsilon, which is the other norms'.
         scaled: whether embeddings are multiplied by the root of the hidden size.
         rope: the rotary positions, where the caller has read them.
         ropes: as `ropes_by_type` takes them, where those of layers with windows differ.
         partial: the default of the share of a head that they turn; None where that is all of it.
         attention: more fields of all layers' attention.
-        norms: of each block.
         parallel: whether both blocks of a layer read the same stream.
         one_norm: whether they then read it through one norm.
         defaults: of the family, as `read_shape` takes them.
@@ -240,8 +236,6 @@ def pre_norm_layer(
     """Return a layer of a block that reads other tokens and a feed-forward block, each with norms.
 
     Args:
-        norms: where each block has one.
-        parallel: whether both read the same stream.
         one_norm: whether parallel blocks share their norm.
     """
     placed = dict.fromkeys(norms, norm)

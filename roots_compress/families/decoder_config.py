@@ -29,9 +29,6 @@ def write_decoder(
         windows: where the family keeps sliding windows.
         attention_bias: whether the family has such a switch.
         mlp_bias: the family's switch of biases in feed-forward blocks; None where it has none.
-        partial: whether it may turn heads in part.
-        own_heads: whether it has the key `head_dim`.
-        eps_key: the key of the norms' epsilon.
     """
     attentions = spec.attentions()
     attention, mlp = first_blocks(spec)

@@ -55,7 +55,6 @@ def decoder_rules(
         paired: whether rotary positions turn adjacent channels.
         by_head: whether the rows of attention's matrices that are one lie head by head.
         by_key_head: the family's names of matrices of linear attention whose rows lie key head by key head.
-        positions: what is done to a table of positions.
         computed: the places of tensors of the layers that are left out here.
     """
     outer, gain = outer or {}, gain or COPY

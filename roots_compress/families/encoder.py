@@ -58,9 +58,7 @@ def read_encoder(
 
     Args:
         kinds: the family's classes, and what each is for; the last where the configuration names none.
-        names: the family's keys by BERT's.
         norm: of all layers; None where `layer_norm_eps` says it.
-        token_types: whether there are any.
         unread_positions: rows of the table of positions before the first that is read.
         tables: channels of the embeddings, where a projection takes them to the stream.
         usual: the layers' activation where the configuration names none.
@@ -147,11 +145,7 @@ def encoder_spec(
 def write_encoder(
     spec: ModelSpec, kinds: dict[str, str], *, names: Names | None = None, unread_positions: int = 0
 ) -> dict[str, Any]:
-    """Return an encoder's config.json; what the family cannot say is found by reading it back.
-
-    Args:
-        names: the family's keys by BERT's.
-    """
+    """Return an encoder's config.json; what the family cannot say is found by reading it back."""
     attention, mlp = first_blocks(spec)
     written: dict[str, Any] = {
         "vocab_size": spec.embeddings.vocabulary,
@@ -197,7 +191,6 @@ def encoder_rules(
     """Yield the place of each tensor but the head's.
 
     Args:
-        layers: the module of the layers.
         layer: our names of a layer's modules, by the family's.
         positions: what is done to the table of positions, if it is not stored as it is.
     """

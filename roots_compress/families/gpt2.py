@@ -43,7 +43,6 @@ def read_gpt(
 
     Args:
         attention: makes the attention of so many heads of a size.
-        positions: whether they are learned.
         parallel: whether both blocks of a layer read the same stream.
     """
     switches.require_writer()

@@ -46,7 +46,6 @@ def read_latent(
     """Take the numbers of a configuration, and return them with its attention.
 
     Args:
-        query_rank: the default of `q_lora_rank`.
         plain: the default of the channels of a query or key that positions do not turn.
         turned: of those that they turn.
         values: of those of values; None, which a configuration may say too, for hidden size over heads.

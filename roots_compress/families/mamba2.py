@@ -17,7 +17,6 @@ def read_mamba2(switches: Switches, inner: int, named: str, *, eps: float, norma
 
     Args:
         inner: channels of its heads together.
-        named: what says so, for messages.
     """
     heads = switches.number("mamba_n_heads", 128)
     if switches.said("mamba_d_head", None) == "auto":

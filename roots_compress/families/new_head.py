@@ -28,7 +28,6 @@ def labelled(spec: ModelSpec, names: Sequence[str], *, kind: str) -> ModelSpec:
 
     Args:
         names: of the labels; of a score, its own alone.
-        kind: of the head, among `HEADS`.
 
     Raises:
         ValueError: there are fewer than two labels, or for a score other than one; or two have one name, or

@@ -56,7 +56,6 @@ class Rows:
     """Several tensors joined along their first axis.
 
     Attributes:
-        sizes: rows of each.
         transposed: whether the source's axes are the other way round.
     """
 
@@ -143,12 +142,7 @@ def _others(head_dim: int, places: range) -> list[int]:
 
 @dataclass(frozen=True)
 class Parts:
-    """A tensor's parts, each changed by a transform of its own.
-
-    Attributes:
-        cut: makes the parts.
-        changes: of each part.
-    """
+    """A tensor's parts, each changed by a transform of its own."""
 
     cut: Transform
     changes: tuple[Each, ...]
@@ -170,8 +164,6 @@ class Stacked:
     """Tensors of one shape, stacked along a new first axis; each may be several, joined along their rows.
 
     Attributes:
-        count: how many.
-        parts: equal parts of the rows of each.
         by_turns: whether the rows of the parts take turns.
         transposed: whether each of the source's matrices has its axes the other way round.
     """
@@ -200,11 +192,7 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Shared:
-    """One tensor that several of ours are copies of.
-
-    Attributes:
-        count: how many.
-    """
+    """One tensor that several of ours are copies of."""
 
     count: int
 

@@ -68,7 +68,6 @@ def generate(
         prompts: token ids; lengths may differ.
         max_new_tokens: the most tokens each prompt is continued by.
         temperature: divides the logits; 0 takes the likeliest token.
-        top_k: sample among the `k` likeliest tokens only.
         top_p: sample among the likeliest tokens whose probabilities together first reach `p`, after `top_k`
             (nucleus sampling, Holtzman et al. 2020).
         stop_tokens: ids that end their row; they are yielded, as the row's last token.

@@ -46,7 +46,6 @@ def advance(
 
     Args:
         step: the one before; its cache must not be used again.
-        token_ids_B: the new tokens.
         length: of the longest row, its new token included.
         text: returns all tokens, the new ones included, and their mask.
     """

@@ -92,10 +92,6 @@ class TextStream:
         token just before, by the bytes of a character or of a run of byte tokens, and in a cleanup by what
         follows the last character that it leaves alone. So the tokens of a window say all of it if their text
         is certain up to some character of its own, and is what the text of more tokens ends with.
-
-        Args:
-            end: the token before which the text ends.
-            certain: as much of it as is certain.
         """
         back = max(1, LONGEST_WINDOW // 8)
         while (first := end - back) > self._first:

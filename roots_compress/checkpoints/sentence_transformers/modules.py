@@ -116,11 +116,7 @@ def dense_folders(directory: Path) -> list[Path]:
 
 
 def _dense(folders: list[Path], width: int) -> dict[str, Any]:
-    """Return what an `EmbeddingHead` says of dense layers in a row; all but the last must be linear.
-
-    Args:
-        width: of what the first reads.
-    """
+    """Return what an `EmbeddingHead` says of dense layers in a row; all but the last must be linear."""
     head: dict[str, Any] = {}
     for folder in folders:
         if head.get("activation") is not None:

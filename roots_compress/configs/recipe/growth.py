@@ -39,7 +39,6 @@ def grow(
 
     Args:
         stage: the stage's settings as given, with its `kind`.
-        fresh: whether the run is to be started anew.
         settings: the settings of the whole run that were given, in a recipe's form.
 
     Raises:

@@ -82,9 +82,7 @@ def mark_alike(
         keys: a file of one key of each document, 8 bytes.
         signatures: a file of one signature of each document: `width` values of 4 bytes.
         marks: is added to; exact duplicates in it are passed over.
-        width: values of a signature.
         threshold: the share of values that two signatures have in common at least.
-        exact: what is marked.
         scratch: a folder for parts of the file of keys; made, and removed.
     """
     remove_folder(scratch)

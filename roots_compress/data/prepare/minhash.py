@@ -23,7 +23,6 @@ class MinHash:
     Each function is `a * x + b`, of which the upper 32 of 64 bits are taken (Dietzfelbinger 1996).
 
     Args:
-        hashes: values of a signature.
         threshold: least similarity of what is to share a band.
     """
 

@@ -20,8 +20,6 @@ def repeats(size_bytes: Sequence[int], weights: Sequence[float | None], most: fl
     bytes, as the weights say, and no source repeated more than `most` times.
 
     Args:
-        size_bytes: the text of each source.
-        weights: of each source; all of them, or none.
         most: at least 1.
     """
     if None in weights:

@@ -67,9 +67,6 @@ class Reading:
 
     Attributes:
         journal: takes texts, keys and signatures of what is kept, and a line for what is removed.
-        sources: in the order in which they are read.
-        config: the settings.
-        examine: says what is removed.
     """
 
     journal: Journal

@@ -67,10 +67,7 @@ class Buckets:
 
     Attributes:
         journal: its texts are parted.
-        config: the settings.
-        names: of the sources.
         averages: how often the documents of each source stand in the mixture.
-        count: how many buckets there are.
     """
 
     journal: Journal

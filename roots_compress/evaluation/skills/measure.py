@@ -45,7 +45,6 @@ def measure_skills(
         names: of the checks `cloze` and `choice`, of lm-eval's tasks, or paths of their YAML files.
         text: the checks are made from its held-out part.
         devices: over which a checkpoint is spread; None: all of it in memory.
-        limit: the most questions of a task of lm-eval.
         chat: whether these tasks ask in the tokenizer's chat template.
         progress: called with the texts read and their number, anew for each task.
 

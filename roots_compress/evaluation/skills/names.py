@@ -16,9 +16,6 @@ WHERE = "--tasks"
 def require_known(names: Sequence[str], *, chat: bool = False) -> None:
     """Refuse names that cannot be measured.
 
-    Args:
-        chat: whether they ask in a chat template.
-
     Raises:
         InputError: none is given, or others than our own and lm-eval is not installed; our own, in a chat
             template.

@@ -87,13 +87,10 @@ class Configured:
 
     Attributes:
         model_type: the family; a configuration may name another.
-        settings: makes the configuration.
-        keys: further keys that are asked for.
         positions: reads those of heads of a size.
         varied: keys of numbers by layer, which `settings` reads itself.
         unsaid: keys of the others that files of the architecture leave out, for nothing there has them.
         norm: kind of all norms.
-        eps_key: of the norms' epsilon in configurations.
         factors: names of tensors that are a part of the configuration: factors of frequencies.
         layered: whether layers may differ in heads and in the widths of feed-forward blocks.
         biases: modules that have one where the file has it, whatever the configuration says.

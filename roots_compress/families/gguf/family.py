@@ -18,9 +18,6 @@ class GgufFamily:
     """How one GGUF architecture maps to ROOTS.
 
     Attributes:
-        architecture: in `general.architecture`.
-        reader: makes the specification.
-        layout: how the files hold their tensors.
         unread: tensors that some files carry and nothing reads: `{}` is a layer's number.
     """
 

@@ -132,7 +132,6 @@ class Layout:
 
     Attributes:
         names: of a layer's modules, where they are not those of all; they may depend on the model.
-        outer: of modules outside the layers, likewise.
         paired: whether rows of q and k that rotate together lie next to each other, as in Meta's own files.
         by_head: whether the rows of attention's matrices that are one lie head by head.
         bare: names of norms whose gain's name does not end in `.weight`.

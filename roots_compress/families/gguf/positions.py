@@ -48,7 +48,6 @@ def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...], *, part
 
     Args:
         tensors: names of the tensors of factors that the architecture has.
-        partial: whether heads may be rotated in part.
 
     Raises:
         InputError: heads are rotated in part and may not be, or positions are scaled in a way that is not

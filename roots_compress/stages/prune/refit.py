@@ -41,7 +41,6 @@ def refit(
         on the calibration rows) a weight does not change instead of shrinking to zero.
 
     Args:
-        weight_OC: the projection before the cut.
         gram_CC: of the projection's full input.
         kept: the input channels that stay, in rising order.
         damping: ridge, relative to the mean Gram diagonal of the kept channels; above 0.

@@ -34,7 +34,6 @@ def activation(weight_OC: Tensor, squared_norms_C: Tensor) -> Tensor:
     al. 2023, arXiv:2312.11983).
 
     Args:
-        weight_OC: the projection that reads the channels.
         squared_norms_C: sum of squares of each channel over the calibration rows.
     """
     return (weight_OC.double().square().sum(dim=0) * squared_norms_C.double()).sqrt()

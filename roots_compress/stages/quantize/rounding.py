@@ -99,7 +99,6 @@ class QuantizedMatrix:
     """A matrix on a grid, before its integers are packed.
 
     Attributes:
-        format: the storage format.
         levels: `R N S`, whole numbers as floats.
         grid: the values of the levels.
         width: C, without the padding of the last group.
