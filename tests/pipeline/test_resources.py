@@ -95,8 +95,7 @@ def test_what_an_unfinished_stage_takes_counts_as_free(tmp_path: Path) -> None:
 def test_planned_parameters_are_those_of_the_model(chain: tuple[Recipe, Path, RunMetrics]) -> None:
     wanted, _, metrics = chain
     assert isinstance(wanted.stages[0], TrainConfig)
-    spec = TrainStage().planned(wanted.stages[0]).spec
-    assert spec is not None
+    spec = TrainStage().begun(wanted.stages[0]).spec
     assert spec.parameters == metrics.stages[0].metrics.parameters
 
 

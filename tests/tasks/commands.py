@@ -44,7 +44,7 @@ def training(steps: int, **others: Any) -> dict[str, Any]:
 
 
 def recipe(
-    model: Path, data: Path, *stages: Mapping[str, Any], windows: int = 4, **others: Any
+    model: Path, data: Path, /, *stages: Mapping[str, Any], windows: int = 4, **others: Any
 ) -> dict[str, Any]:
     """Return a recipe that is measured on a few windows, each figure once."""
     evaluation = {"windows": windows, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1}
