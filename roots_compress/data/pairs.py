@@ -79,7 +79,6 @@ def sides(
 
     Args:
         longest: most tokens, with what is put around a text.
-        key: of the setting that says so, for the message.
 
     Raises:
         InputError: there is no room for text.

@@ -113,10 +113,6 @@ def framed_texts(
 
     The tokenizer says on which side.
 
-    Args:
-        longest: most tokens of a text.
-        key: of the setting that says so, for the message.
-
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
@@ -144,10 +140,6 @@ def framed_pairs(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
 ) -> list[Pair]:
     """Return the tokens of texts or pairs as the tokenizer joins them, the longer text cut until they fit.
-
-    Args:
-        longest: most tokens of a pair.
-        key: of the setting that says so, for the message.
 
     Raises:
         InputError: there is no room for text between what the tokenizer puts around it.
@@ -199,7 +191,6 @@ def evaluated(documents: Sequence[Document], longest: int, tokens: int) -> list[
     the same texts.
 
     Args:
-        longest: most tokens that are read of a document.
         tokens: of all together, at `BYTES_PER_TOKEN`.
     """
     size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
