@@ -97,7 +97,7 @@ class _Joined:
             config, spec = counted, self._spec(counted)
         self._take_whole(spec)
         changes = dict(changes_of(self.found, self._places(spec), self.settings))
-        if spec.tied and spec.predicts_tokens and self._unties(spec, changes):
+        if spec.tied and spec.head.predicts_tokens and self._unties(spec, changes):
             config = {**config, TIED: False}
             spec = self._spec(config, untied=True)
         self._refuse_shared(changes)
@@ -170,7 +170,7 @@ class _Joined:
         """Put tensors that replace others into their places, and leave out those of another head."""
         places = {rule.source for rule in tensor_rules(self.family, spec)}
         before = {rule.source for rule in tensor_rules(self.family, self.base.spec)}
-        if self.base.spec.predicts_tokens and not spec.predicts_tokens:
+        if self.base.spec.head.predicts_tokens and not spec.head.predicts_tokens:
             places -= {self._source(self.base.spec, HEAD) or ""}
         for bare in (before - places) & self.by_bare.keys():
             del self.tensors[self.by_bare.pop(bare)]
