@@ -22,7 +22,7 @@ from roots_compress.models.labels import (
     RootsForTokenClassification,
 )
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.ops.heads import MaskedLmHead
+from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.models.spec import Embeddings
 
@@ -82,6 +82,7 @@ class RootsForEmbedding(RootsWithTextHead):
     """A ROOTS encoder that gives each text a vector."""
 
     head_kind = "embedding"
+    head: EmbeddingHead
 
     def add_head(self, config: RootsConfig) -> None:
         """Add the dense layer after pooling, if there is one."""

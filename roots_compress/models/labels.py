@@ -17,6 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsByToken, RootsWithHead, RootsWithTextHead
+from roots_compress.models.ops.heads import ScoreHead
 
 
 class RootsWithLabels(RootsWithHead):
@@ -86,6 +87,7 @@ class RootsForScore(RootsForSequenceClassification):
     """A ROOTS encoder that gives each text, or each pair of texts, a score."""
 
     head_kind = "score"
+    head: ScoreHead
 
     @property
     def head_matrix(self) -> None:

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsForNextToken, token_loss
+from roots_compress.models.ops.heads import Seq2SeqHead
 
 
 class EncoderForGeneration(nn.Module):
@@ -37,6 +38,7 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
     """A ROOTS encoder, and a decoder that predicts the next token of another text from its output."""
 
     head_kind = "seq2seq_lm"
+    head: Seq2SeqHead
 
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)

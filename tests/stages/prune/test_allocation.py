@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from roots_compress.stages.prune.targets import solver as allocation
+from roots_compress.stages.prune.targets import knapsack as allocation
 from roots_compress.stages.prune.targets.knapsack import Option, cheapest, cheapest_equal
 
 
