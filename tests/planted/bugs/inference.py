@@ -12,7 +12,7 @@ BUGS = (
         Guard("check_parity"),
         (
             Change(
-                "OnnxEngine._run",
+                "token_feeds",
                 "positions(mask)[:, -input_ids.shape[1]:]",
                 "np.maximum(positions(mask)[:, -input_ids.shape[1] :] - (input_ids.shape[1] == 1), 0)",
             ),
