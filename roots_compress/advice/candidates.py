@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.facts import Facts
@@ -20,7 +20,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError, RootsError
-from roots_compress.pipeline.forecast.weights import weight_bytes
+from roots_compress.pipeline.forecast.weights import graph_overhead, weight_bytes
 from roots_compress.report.text import megabytes
 from roots_compress.results import candidate_label
 from roots_compress.stages.expected import ExpectedModel
@@ -43,6 +43,8 @@ class Expected(NamedTuple):
         return Expected(*(a * b for a, b in zip(self, other, strict=True)))
 
 
+SCHEMES: Final[dict[str, Literal["int8", "int4"]]] = {"int8": "int8", "int4": "int4"}
+"""Of the choices that quantize, by their names; each candidate ends with one."""
 EXPECTED: Final = {
     "int8": Expected(0.26, 0.55, 1.01),
     "int4": Expected(0.195, 0.42, 1.04),
@@ -65,6 +67,8 @@ LISTED: Final[tuple[Names, ...]] = (
 )
 FILE_SHARE: Final = 0.97
 """Of the bytes that a graph may take, those that its weights may: the rest is the graph itself."""
+SMALL: Final = 20_000_000
+"""Bytes of a graph below which what it takes besides its weights is measured, and comes to that share."""
 NEARLY: Final = 0.95
 """Of the bytes of 8-bit weights: 4-bit weights with so many 8-bit layers gain nothing."""
 TRAINING_SHARE: Final = 6
@@ -87,7 +91,7 @@ class Candidates:
     """Why others are not listed."""
 
     def bytes_of(self, names: Names, facts: Facts) -> int:
-        """Return the bytes of a candidate's weights."""
+        """Return about how many bytes a candidate takes."""
         return round(self.expected[names].bytes * facts.source.stored_bytes)
 
     def first_within(self, bounds: Bounds, facts: Facts) -> tuple[Names, bool]:
@@ -117,7 +121,8 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
             the bytes on 8-bit layers.
         minutes: how long the whole may take, of which training gets its part.
     """
-    choices = _choices(facts, bounds, minutes)
+    besides = {name: _besides_weights(facts, bounds, scheme) for name, scheme in SCHEMES.items()}
+    choices = _choices(facts, bounds, minutes, besides["int4"])
     listed = LISTED
     if bounds.max_bytes is None and bounds.min_speedup is None and bounds.max_loss is not None:
         # Nothing but the loss is bounded: the smallest model comes first.
@@ -132,7 +137,7 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
             )
             continue
         try:
-            size = _bytes_of([choices[name] for name in names], facts)
+            size = _bytes_of([choices[name] for name in names], facts) + besides[names[-1]]
         except RootsError as error:
             left_out[names] = str(error.message)
             continue
@@ -145,7 +150,7 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
     for names, each in expected.items():
         other = expected.get((*names[:-1], "int8"))
         if each.bytes > max(most, smallest):
-            left_out[names] = f"{megabytes(each.bytes * facts.source.stored_bytes)} MB of weights"
+            left_out[names] = f"about {megabytes(each.bytes * facts.source.stored_bytes)} MB"
         elif names[-1] == "int4" and other is not None and NEARLY * other.bytes < each.bytes <= most:
             left_out[names] = f"no smaller than {candidate_label((*names[:-1], 'int8'))}"
     kept = tuple(names for names in expected if names not in left_out)
@@ -201,12 +206,25 @@ def _window(facts: Facts) -> int:
     return min(256, facts.context)
 
 
-def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageConfig]:
+def _besides_weights(facts: Facts, bounds: Bounds, scheme: Literal["int8", "int4"]) -> int:
+    """Return the bytes that a small graph takes besides its weights; 0 where more room is left for that."""
+    if bounds.max_bytes is None or bounds.max_bytes >= SMALL:
+        return 0
+    config = QuantizeConfig(kind="quantize", scheme=scheme)
+    with suppress(RootsError):
+        model = stage_of(config).expect(config, ExpectedModel(facts.source.spec)).model
+        return graph_overhead(model, portable=False)
+    return 0
+
+
+def _choices(facts: Facts, bounds: Bounds, minutes: float, besides: int) -> dict[str, StageConfig]:
     steps = min(max(int(60 * minutes / TRAINING_SHARE / _step_seconds(facts)), LEAST_STEPS), MOST_STEPS)
     training = TrainingConfig(steps=steps, batch_size=BATCH, block_size=_window(facts), learning_rate=2e-4)
     recovery = RecoveryConfig(training=training)
     loss = None if bounds.max_loss is None else round(math.log1p(bounds.max_loss), 4)
-    room = None if bounds.max_bytes is None else max(1, int(FILE_SHARE * bounds.max_bytes))
+    room = None
+    if bounds.max_bytes is not None:
+        room = max(1, int(FILE_SHARE * bounds.max_bytes) - besides)
     alone = bounds.max_bytes is None and bounds.min_speedup is None and loss is not None
     student_steps = 3 * steps
     choices: dict[str, StageConfig] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.candidates import candidates_for
-from roots_compress.advice.explain import cost, explain
+from roots_compress.advice.explain import at_the_end, cost, explain
 from roots_compress.advice.facts import look_at
 from roots_compress.advice.recipe import chain_recipe, name_of, search_recipe
 from roots_compress.configs.recipe.growth import read_resolved
@@ -132,9 +132,7 @@ def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple
         task, left_out = request.setting.task, request.left_out
         said += explain(task, request.bounds, request.listed, metrics.search, left_out=left_out)
         said.append(cost(metrics, request.folder))
-    # Speeds are timed once more at the end, with all stages in turns, and gates go by that.
-    missed = [gate.line for gate in metrics.gates if not gate.passed]
-    said += [f"At the end {'; '.join(missed)}."] if missed else []
+    said += at_the_end(request.setting.task, request.bounds, metrics)
     return metrics, said
 
 

@@ -42,7 +42,7 @@ def explain(
         label = candidate_label(stages)
         if stages in rows:
             row = rows[stages]
-            missed = "; ".join(misses(task, bounds, row, baseline))
+            missed = "; ".join(misses(task, bounds, row, baseline).values())
             verdict = f"misses: {missed}" if missed else "keeps them all"
             beginnings = (stages[:count] for count in range(1, len(stages) + 1))
             seconds = sum(rows[each].seconds or 0.0 for each in beginnings if each in rows)
@@ -62,7 +62,7 @@ def explain(
         if untried:
             yield f"Not tried, because more loss is expected of them: {names}."
         return
-    missed = "; ".join(misses(task, bounds, best, baseline))
+    missed = "; ".join(misses(task, bounds, best, baseline).values())
     yield (
         f"No candidate keeps all bounds. Nearest: {candidate_label(best.stages)}, with "
         f"{figures(task, best, baseline)}. It misses: {missed}."
@@ -75,6 +75,21 @@ def reasons(left_out: Mapping[Candidate, str]) -> Iterator[str]:
     """Yield why candidates were left out, those that share a reason together."""
     for why in dict.fromkeys(left_out.values()):
         yield f"{', '.join(candidate_label(each) for each in left_out if left_out[each] == why)} ({why})"
+
+
+def at_the_end(task: Task[Any], bounds: Bounds, metrics: RunMetrics) -> Iterator[str]:
+    """Yield a sentence where the gates, judged by the timing at the end, say what the search did not find."""
+    missed = {gate.gate: gate.line for gate in metrics.gates if not gate.passed}
+    known = set[str]()
+    if metrics.search is not None:
+        rows = {row.stages: row for row in metrics.search.candidates}
+        known = {*misses(task, bounds, rows[metrics.search.best], rows[()])}
+    if missed.keys() == known:
+        return
+    if missed:
+        yield f"Missed, when its stages were timed in turns at the end: {'; '.join(missed.values())}."
+    else:
+        yield "When its stages were timed in turns at the end, it kept all bounds."
 
 
 def cost(metrics: RunMetrics, folder: Path) -> str:
@@ -96,14 +111,19 @@ def figures(task: Task[Any], row: CandidateResult, baseline: CandidateResult) ->
     )
 
 
-def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: CandidateResult) -> Iterator[str]:
-    """Yield each bound that a candidate misses, and by how much."""
+def misses(
+    task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: CandidateResult
+) -> dict[str, str]:
+    """Return by how much a candidate misses each bound that it misses, by the gates that the bounds are."""
+    found = {}
     if bounds.max_bytes is not None and row.bytes > bounds.max_bytes:
         over = row.bytes / bounds.max_bytes
-        yield f"{megabytes(row.bytes)} MB, {over:.2f} times the {megabytes(bounds.max_bytes)} MB allowed"
+        allowed_mb = megabytes(bounds.max_bytes)
+        found["max_bytes"] = f"{megabytes(row.bytes)} MB, {over:.2f} times the {allowed_mb} MB allowed"
     speedup = _speedup(task, row, baseline)
     if bounds.min_speedup is not None and speedup < bounds.min_speedup:
-        yield f"{speedup:.2f} times as fast, {bounds.min_speedup:g} times asked for"
+        asked = f"{bounds.min_speedup:g} times asked for"
+        found[task.workload.speedup_bound] = f"{speedup:.2f} times as fast, {asked}"
     if bounds.max_loss is not None:
         metric = task.metric
         # As the search weighs it: a loss as a factor, or as a difference.
@@ -113,7 +133,8 @@ def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: Cand
             start = 1.0 if metric.relative else 0.0
             change = metric.change(start, row.figures[metric.compared_name])
             limit = metric.change(start, allowed).removeprefix(f"{metric.heading} ")
-            yield f"{change}, {limit} allowed"
+            found[metric.compared_bound] = f"{change}, {limit} allowed"
+    return found
 
 
 def _speedup(task: Task[Any], row: CandidateResult, baseline: CandidateResult) -> float:

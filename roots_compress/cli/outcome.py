@@ -67,13 +67,21 @@ def tell_where(metrics: RunMetrics, run: Path) -> None:
     tell(f"Report: {run / 'report.html'}")
 
 
-def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> None:
+def conclude(
+    metrics: RunMetrics, *, where: Path, junit: Path | None = None, remedy: str | None = None
+) -> None:
     """Tell what came of each gate, and end with exit code 3 where one was missed.
+
+    Args:
+        metrics: of the finished run.
+        where: what was carried out: the recipe, or the run's folder.
+        junit: the file for JUnit XML, if one was asked for.
+        remedy: what to do about a missed gate; None: change the recipe.
 
     Raises:
         GateMissedError: a gate was missed.
     """
-    from roots_compress.report.gates import require
+    from roots_compress.report.gates import CHANGE, require
     from roots_compress.report.text import gate_line
 
     if junit is not None:
@@ -84,4 +92,4 @@ def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> 
     for gate in metrics.gates:
         if gate.passed:
             tell(gate_line(gate))
-    require(metrics.gates, where=str(where))
+    require(metrics.gates, where=str(where), remedy=remedy or CHANGE)

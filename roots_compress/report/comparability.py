@@ -9,8 +9,8 @@ from roots_compress.results import Protocol
 from roots_compress.tasks.figures.figures import Metric
 
 NOT_MEASURED = (
-    "was not measured: what measures it is not installed or does not suit the model, or the row is from an "
-    "earlier version"
+    "was not measured: what measures it is not installed or does not suit the model or the data, or the row "
+    "is from an earlier version"
 )
 OTHER_TOKENIZER = "the tokenizers differ"
 

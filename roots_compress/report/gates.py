@@ -222,7 +222,10 @@ def _within(value: float | None, limit: float, *, is_most: bool) -> bool:
     return value is not None and (value <= limit if is_most else value >= limit)
 
 
-def require(results: tuple[GateResult, ...], where: str) -> None:
+CHANGE = "The run is complete and its report written; change the recipe's stages or its gates."
+
+
+def require(results: tuple[GateResult, ...], where: str, *, remedy: str = CHANGE) -> None:
     """Raise for the gates that were missed.
 
     Raises:
@@ -233,5 +236,5 @@ def require(results: tuple[GateResult, ...], where: str) -> None:
         raise GateMissedError(
             f"{len(missed)} of {len(results)} gates missed: {'; '.join(gate.line for gate in missed)}",
             where=where,
-            remedy="The run is complete and its report written; change the recipe's stages or its gates.",
+            remedy=remedy,
         )

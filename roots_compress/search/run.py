@@ -127,25 +127,24 @@ def _explore(
     keys, evaluation = candidate_keys(setting, space), setting.recipe.evaluation
     record, all_there_are = Record.read(run.path, evaluation), space.listed or space.candidates
     figures, failed = known_of(keys, record)
-    if figures:
-        known = sum(each in figures or each in failed for each in all_there_are)
+    if known := sum(each in figures or each in failed for each in all_there_are):
         events.say(f"{known} of {len(all_there_are)} candidates were tried earlier")
+    begun: Candidate | None = None
     while True:
         if () in figures:
-            # Candidates in a given order are tried until one keeps the budgets.
-            follow = next_listed if space.listed else next_candidate
-            goal = follow(
-                all_there_are,
-                outcomes_of(figures),
-                failed,
-                budgets_of(setting.task, setting.recipe.gates, *baseline_of(figures)),
-                deadline - time.monotonic(),
-            )
+            outcomes, left = outcomes_of(figures), deadline - time.monotonic()
+            budgets = budgets_of(setting.task, setting.recipe.gates, *baseline_of(figures))
+            if space.listed:
+                # Candidates in a given order are tried until one keeps the budgets.
+                goal = next_listed(all_there_are, outcomes, failed, budgets, left, begun)
+            else:
+                goal = next_candidate(all_there_are, outcomes, failed, budgets, left)
         else:
             goal = all_there_are[0]
         if goal is None:
             return figures, failed
         candidate = first_untried(goal, figures)
+        begun = goal if candidate else None
         events.emit(_started(space, goal, candidate, len(figures) + len(failed)))
         try:
             figures[candidate] = _try(run, setting, space, candidate, events)

@@ -68,29 +68,34 @@ def next_listed(
     failed: Collection[Candidate],
     budgets: Budgets,
     seconds_left: float,
+    begun: Candidate | None = None,
 ) -> Candidate | None:
     """Return which of candidates in a given order to aim at; None once one of them keeps the budgets.
 
     It is the first that is untried and neither has failed nor is predicted to miss by far. What holds a
     choice that was never seen has no prediction, and is tried, unless the time is too short for one before
     it, which is expected to lose less. Arguments are those of `next_candidate`.
+
+    Args:
+        begun: the candidate that was aimed at last. If only beginnings of it are made, it is finished,
+            whatever the time: what was spent on them would be for nothing.
     """
-    kept = any(overrun(outcomes[each].point, budgets) == 0 for each in listed if each in outcomes)
-    if kept or seconds_left <= 0:
+    if any(overrun(outcomes[each].point, budgets) == 0 for each in listed if each in outcomes):
         return None
-    effects, is_late = effects_of(outcomes), False
+    effects, is_late = effects_of(outcomes), seconds_left <= 0
     for candidate in listed:
         if candidate in outcomes or ruled_out(candidate, failed):
             continue
-        if all(name in effects for name in candidate):
-            predicted = predict(candidate, outcomes, effects)
-            if overrun(predicted.point, budgets) > FAR:
-                continue
-            if predicted.seconds <= seconds_left:
+        if not all(name in effects for name in candidate):
+            if candidate == begun or not is_late:
                 return candidate
-            is_late = True
-        elif not is_late:
+            continue
+        predicted = predict(candidate, outcomes, effects)
+        if overrun(predicted.point, budgets) > FAR:
+            continue
+        if candidate == begun or predicted.seconds <= seconds_left:
             return candidate
+        is_late = True
     return None
 
 

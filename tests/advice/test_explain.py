@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from roots_compress.advice.bounds import Bounds
-from roots_compress.advice.explain import explain
-from roots_compress.results import SearchResult
+from roots_compress.advice.explain import at_the_end, explain
+from roots_compress.results import GateResult, SearchResult
 from roots_compress.tasks.registry import task_named
-from tests.report.figures import candidate
+from tests.report.figures import candidate, run, stage
 
 
 def test_a_candidate_took_what_all_its_stages_took() -> None:
@@ -62,3 +64,36 @@ def test_a_loss_of_what_is_allowed_keeps_the_bound() -> None:
     search = SearchResult(candidates=tried, best=("int8",), failed={}, untried=0, max_minutes=8.0)
     told = " ".join(explain(task, Bounds(max_loss=0.08), (("int8",),), search, left_out={}))
     assert "accuracy -0.0800: keeps them all." in told
+
+
+@pytest.mark.parametrize(
+    ("size", "speedup", "missed", "said"),
+    [
+        (1_000_000, 1.0, {}, []),
+        (3_000_000, 1.0, {"max_bytes": "max_bytes is 3"}, []),
+        (
+            1_000_000,
+            1.0,
+            {"min_decode_speedup": "min_decode_speedup is 0.9"},
+            ["Missed, when its stages were timed in turns at the end: min_decode_speedup is 0.9."],
+        ),
+        (1_000_000, 0.9, {}, ["When its stages were timed in turns at the end, it kept all bounds."]),
+    ],
+    ids=["kept twice", "missed twice", "kept at first", "missed at first"],
+)
+def test_the_timing_at_the_end_is_told_where_it_finds_something_else(
+    size: int, speedup: float, missed: dict[str, str], said: list[str]
+) -> None:
+    tried = (
+        candidate("int8", bytes=size, figures={"decode_ms": 1 / speedup, "perplexity_ratio": 1.0}),
+        candidate(role="baseline", figures={"decode_ms": 1.0, "perplexity_ratio": 1.0}),
+    )
+    search = SearchResult(candidates=tried, best=("int8",), failed={}, untried=0, max_minutes=8.0)
+    gates = tuple(
+        GateResult(gate, limit=1.0, value=float(line.rpartition(" ")[2]), passed=False)
+        for gate, line in missed.items()
+    )
+    bounds = Bounds(max_bytes=2_000_000, min_speedup=1.0)
+    metrics = run(stage(), stage(1, "quantize"), search=search, gates=gates)
+    found = [each.replace(", limit 1", "") for each in at_the_end(task_named("causal_lm"), bounds, metrics)]
+    assert found == said

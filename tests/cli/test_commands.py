@@ -71,6 +71,19 @@ def test_help_and_validate_import_no_large_library(arguments: list[str | Path], 
     assert libraries.isdisjoint(result.stderr.split())
 
 
+@pytest.mark.parametrize("arguments", [["quantize", "nowhere"], ["compress", "nowhere", "--max-mb", "1"]])
+def test_a_missing_model_is_named_before_the_libraries_of_models_are_loaded(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom roots_compress.cli.app import app\n"
+        "try:\n    app()\nfinally:\n    print(*sys.modules, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "'nowhere' does not exist" in result.stderr
+    assert {"torch", "transformers"}.isdisjoint(result.stderr.split())
+
+
 @pytest.mark.parametrize("verb", [*verbs(), "data prepare"])
 def test_every_verb_explains_itself(verb: str) -> None:
     result = CliRunner().invoke(app, [*verb.split(), "--help"])
@@ -189,7 +202,7 @@ def test_init_writes_a_recipe_that_validates_and_overwrites_nothing(tmp_path: Pa
     (tmp_path / "model").mkdir()
     result = roots_compress("validate", "recipe.yaml", "--model", "model", cwd=tmp_path)
     assert result.exit_code == 0, result.output
-    assert "first: quantize" in result.stdout
+    assert result.stdout == "recipe.yaml is valid: quantize\n"
 
 
 @pytest.mark.parametrize(

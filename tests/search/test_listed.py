@@ -60,6 +60,16 @@ def test_what_failed_is_passed_over_and_no_time_ends_it() -> None:
     assert next_listed(LISTED, known, {}, Budgets(bytes=30), 0.0) is None
 
 
+def test_what_was_begun_is_finished_whatever_the_time_unless_it_became_hopeless() -> None:
+    known = {names: Outcome(point, 5.0) for names, point in {(): WHOLE.point, ("q",): Q, ("p",): P}.items()}
+    for candidate in (("p", "q"), ("p", "Q")):
+        assert next_listed(LISTED, known, {}, Budgets(bytes=18), -1.0, candidate) == candidate
+    assert next_listed(LISTED, known, {}, Budgets(bytes=9), -1.0, ("p", "q")) is None
+    assert next_listed(LISTED, known, {("p", "Q"): "no room"}, Budgets(bytes=18), -1.0, ("p", "Q")) is None
+    done = {**known, ("p", "q"): Outcome(PQ, 5.0)}
+    assert next_listed(LISTED, done, {}, Budgets(bytes=18), -1.0, ("p", "q")) is None
+
+
 def recipe(candidates: list[list[str]]) -> Space:
     choices = [
         {"kind": "quantize", "name": "q"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from time import perf_counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.verify import verify_folder
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
+from roots_compress.search import run as search_run
+from roots_compress.search.figures import Figures
 from roots_compress.search.plan import plan_search
 from roots_compress.search.run import run_search
 from roots_compress.stages.quantize.products.choice import FormTimes
@@ -105,6 +109,27 @@ def test_every_candidate_is_tried_and_each_stage_is_made_once(
     assert made == ALL, "as many stages as candidates: their beginnings are candidates too"
     cached = [path for path in (folder / "shelf").glob("*/*") if path.is_dir()]
     assert len(cached) + len(read_stages(folder)[0]) == made
+
+
+def test_a_listed_candidate_that_was_begun_in_time_is_finished(
+    text_file: Path, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, attempt = [0.0], search_run._try
+
+    def late(*arguments: Any) -> Figures:
+        clock[0] += 40.0  # seconds of a minute: the time is over when the second is made
+        return attempt(*arguments)
+
+    monkeypatch.setattr(search_run, "_try", late)
+    monkeypatch.setattr(
+        search_run, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter)
+    )
+    recipe = searched(text_file, HALF, INT8, minutes=1.0, max_bytes=1)
+    assert recipe.search is not None
+    listed = recipe.search.model_copy(update={"candidates": (("half", "int8"), ("int8",))})
+    metrics, _ = look(recipe.model_copy(update={"search": listed}), baseline)
+    assert metrics.search is not None
+    assert {row.stages for row in metrics.search.candidates} == {(), ("half",), ("half", "int8")}
 
 
 def test_front_controls_and_best_are_marked(finished: tuple[Recipe, Path, RunMetrics, str]) -> None:

@@ -173,7 +173,7 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     if loaded.search is not None:
         kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")
     give({"recipe": str(recipe), "name": loaded.name, "stages": kinds})
-    say(f"{recipe}: valid: {loaded.name}: {' -> '.join(kinds) or 'evaluation only'}")
+    say(f"{recipe} is valid: {' -> '.join(kinds) or 'evaluation only'}")
 
 
 def schema() -> None:

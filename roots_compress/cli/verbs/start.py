@@ -23,6 +23,8 @@ from roots_compress.errors import InputError, recipe_key
 if TYPE_CHECKING:
     from roots_compress.advice.bounds import Bounds
 
+OTHER_BOUNDS = "The run is complete. Give bounds that can be kept, or more time with --max-minutes."
+
 
 def _compress() -> Callable[..., None]:
     """Return the verb `compress`: its options are the bounds, and the settings of a whole run."""
@@ -83,12 +85,15 @@ def _compress() -> Callable[..., None]:
         of_run: Sequence[Assignment],
     ) -> None:
         check_output(junit)
-        from roots_compress.advice.bounds import bounds_of, read_percent
         from roots_compress.configs.options import spelled_option
+        from roots_compress.configs.recipe.loading import refuse_missing
 
-        loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
         names = Names("compress", "CKPT", options)
         with names.shown():
+            refuse_missing(checkpoint, recipe_key("model"))
+            from roots_compress.advice.bounds import bounds_of, read_percent  # It loads the large libraries.
+
+            loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
             bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=loss, spelled=spelled_option)
             from roots_compress.advice.compression import carry_out, foresee, request
             from roots_compress.advice.explain import reasons
@@ -119,7 +124,7 @@ def _compress() -> Callable[..., None]:
             say(sentence)
         tell(f"Recipe: {asked.folder / 'recipe.yaml'}")
         tell_where(metrics, asked.folder)
-        conclude(metrics, where=asked.folder, junit=junit)
+        conclude(metrics, where=asked.folder, junit=junit, remedy=OTHER_BOUNDS)
 
     return compress
 

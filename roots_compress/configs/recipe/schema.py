@@ -53,7 +53,8 @@ class SearchConfig(Settings):
     """
 
     max_minutes: PositiveFloat
-    """Minutes after which no new candidate is begun; a stage under way is finished."""
+    """Minutes after which no new candidate is begun; a stage under way is finished, and of listed candidates
+    the one that was begun."""
     choices: Annotated[tuple[StageConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
         PruneConfig(kind="prune", name="prune-25", ratio=0.25),
         PruneConfig(kind="prune", name="prune-50", ratio=0.5),
