@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -113,6 +114,20 @@ def test_a_run_tells_about_how_long_its_rows_take(
 @pytest.mark.parametrize("spec", [gemma(), bert(), with_experts(), seq2seq()])
 def test_a_layer_of_any_model_is_timed(spec: ModelSpec) -> None:
     assert pace.pace(spec, threads=1) > 0
+
+
+@pytest.mark.parametrize(("seconds", "times"), [((0.4, 0.2, 0.3), 3), ((1.2, 1.1, 1.1), 2)])
+def test_long_work_is_timed_twice(
+    seconds: tuple[float, ...], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, left = [0.0], iter(seconds)
+
+    def work() -> None:
+        clock[0] += next(left)
+
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert pace.least_seconds(work) == pytest.approx(min(seconds))
+    assert len([*left]) == len(seconds) - times
 
 
 NONE = Line(0.0, 0.0)

@@ -19,6 +19,8 @@ SHORT_SECONDS = 0.2
 """The same if a user is waiting."""
 FEWEST = 3
 """Least number of repeats; the first may be slower, because code is loaded."""
+LONG_SECONDS = 1.0
+"""Work of so many seconds is repeated once only: code that is loaded is a small part of it."""
 ALIKE = 0.05
 """Largest difference of two times that count as equal."""
 LEAST_TOKENS, MOST_TOKENS = 64, 256
@@ -27,7 +29,7 @@ OPERATIONS = 4e9
 
 
 def least_seconds(work: Callable[[], object], *, lasting: float | None = None) -> float:
-    """Return the least seconds of some work over at least three repeats.
+    """Return the least seconds of some work over at least three repeats, or two if it is long.
 
     Other programs only add to a time, so the least is nearer to the machine's own speed than the median. The
     work is repeated for `lasting` seconds (None: `STEADY_SECONDS`), or for fewer once two times in a row
@@ -35,10 +37,13 @@ def least_seconds(work: Callable[[], object], *, lasting: float | None = None) -
     """
     lasting = STEADY_SECONDS if lasting is None else lasting
     found: list[float] = []
-    while len(found) < FEWEST or sum(found[1:]) < lasting:
+    fewest = FEWEST
+    while len(found) < fewest or sum(found[1:]) < lasting:
         began = time.perf_counter()
         work()
         found.append(time.perf_counter() - began)
+        if found[0] >= LONG_SECONDS:
+            fewest = 2
         if len(found) >= FEWEST and sum(found[1:]) >= SHORT_SECONDS:
             *_, before, last = found
             if abs(last - before) <= ALIKE * before:

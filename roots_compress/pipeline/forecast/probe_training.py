@@ -26,7 +26,7 @@ from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import forget_peak
 from roots_compress.training.memory import hand_back_free_memory
 
-LEAST_STEPS, FEW_STEPS, MOST_STEPS = 3, 6, 16
+LEAST_STEPS, FEW_STEPS, MOST_STEPS = 2, 6, 16
 """Steps of a training; the first takes longer than the others, and is not counted."""
 FEW_TOKENS = 8192
 """Approximate tokens of all steps: if steps read many tokens, fewer are run."""
