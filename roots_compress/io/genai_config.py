@@ -16,6 +16,8 @@ OF_MODEL = {
     "pad_token_id": "pad_token_id",
 }
 """Its keys, and transformers' names of them."""
+HEAD_SIZE = "head_size"
+"""Of its decoder; under its own name, for a model's configuration may have heads of several sizes."""
 OF_SEARCH = (
     *("repetition_penalty", "no_repeat_ngram_size", "min_length"),
     *("num_beams", "length_penalty", "early_stopping"),
@@ -37,4 +39,7 @@ def read_genai_config(folder: Path) -> dict[str, Any]:
         part if isinstance(part, dict) else {} for part in (document.get("model"), document.get("search"))
     )
     said = {ours: model[theirs] for theirs, ours in OF_MODEL.items() if theirs in model}
+    decoder = model.get("decoder")
+    if isinstance(decoder, dict) and type(decoder.get(HEAD_SIZE)) is int:
+        said[HEAD_SIZE] = decoder[HEAD_SIZE]
     return said | {key: search[key] for key in OF_SEARCH if key in search}

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
+from roots_compress.io.genai_config import HEAD_SIZE
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, config_beside
 from roots_compress.runtime.onnx.session import PAST_MEANS, PRESENT_MEANS, TOKEN_TYPES
 from roots_compress.runtime.prompts import positions
 from roots_compress.runtime.protocol import Tokens
@@ -81,7 +82,8 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     ]
     wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
     wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
-    wrong += [name for name in pasts if not is_cache_shape(inputs[name].shape)]
+    shapes = {name: _completed(inputs[name].shape, graph) for name in pasts}
+    wrong += [name for name in pasts if not is_cache_shape(shapes[name])]
     if wrong:
         raise InputError(
             f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are integers"
@@ -94,12 +96,19 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
         KeyValue(
             past=name,
             present=PRESENT + name.removeprefix(PAST),
-            heads=inputs[name].shape[1],
-            width=inputs[name].shape[3],
+            heads=shapes[name][1],
+            width=shapes[name][3],
             dtype=CACHE_TYPES[inputs[name].type],
         )
         for name in pasts
     )
+
+
+def _completed(shape: list[Any], graph: Path) -> list[Any]:
+    """Return a cache's shape; onnxruntime-genai leaves its width to the file beside the graph."""
+    if len(shape) != 4 or isinstance(shape[3], int):
+        return shape
+    return [*shape[:3], config_beside(graph).get(HEAD_SIZE, shape[3])]
 
 
 def token_types(session: Any) -> dict[str, DTypeLike]:
