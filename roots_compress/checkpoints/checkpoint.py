@@ -81,7 +81,7 @@ def load_checkpoint(
         InputError: the source is damaged, or not exactly the model that its configuration describes.
 
     Warns:
-        SourceWarning: a directory holds files of weights, or parts of a model, that are not read.
+        SourceWarning: a directory holds files of weights, or parts of a model, that are not read, or code.
     """
     info = inspect_source(source)
     if info.unread:
@@ -92,6 +92,9 @@ def load_checkpoint(
     if info.left_out:
         parts = ", ".join(info.left_out)
         warnings.warn(SourceWarning(f"{source}: the text model alone is read, without {parts}"), stacklevel=2)
+    if info.ignores_code:
+        said = f"its Python code is not run: {info.model_type} is read as transformers' own class has it"
+        warnings.warn(SourceWarning(f"{source}: {said}"), stacklevel=2)
     with quiet_transformers():
         tokenizer = load_tokenizer(info)
         if info.kind == "roots":

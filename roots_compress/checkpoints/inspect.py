@@ -18,6 +18,7 @@ from roots_compress.checkpoints.adapters.settings import (
     is_adapter,
     refuse_other_adapters,
 )
+from roots_compress.checkpoints.named_code import CODE_KEY, has_own_class, refuse_code
 from roots_compress.checkpoints.sentence_transformers.modules import refuse_apart, with_pooling
 from roots_compress.checkpoints.source import Kind, SourceInfo
 from roots_compress.checkpoints.text_part import is_outer, parts_of, text_config, text_names
@@ -50,8 +51,6 @@ OLD_VOCABULARIES = (
 )  # fmt: skip
 """Files from which a family's class makes its tokenizer where there is no tokenizer.json."""
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json", *OLD_VOCABULARIES)
-CODE_KEY = "auto_map"
-"""Under this key a configuration names Python files to be run."""
 
 STORAGE_KEYS = frozenset(
     (
@@ -108,7 +107,10 @@ def _inspect_directory(directory: Path, *, tokenizer: Path | None = None) -> Sou
             remedy=f"Name {_advised(within) if within else wanted}.",
         )
     config = read_json_object(config_path)
-    _refuse_code(config, config_path)
+    ignores_code = has_own_class(config, FAMILIES.get(str(config.get("model_type"))), directory)
+    if ignores_code:
+        config = {key: value for key, value in config.items() if key != CODE_KEY}
+    refuse_code(config, config_path)
     is_nested = is_outer(config)
     config = text_config(config, config_path) if is_nested else config
     model_type = _model_type(config, config_path)
@@ -141,6 +143,7 @@ def _inspect_directory(directory: Path, *, tokenizer: Path | None = None) -> Sou
         unread=unread_weights(directory, stored),
         stored_as={name: theirs for theirs, name in names.items() if name != theirs},
         left_out=tuple(parts_of(stored.keys() - names.keys())),
+        ignores_code=ignores_code,
     )
 
 
@@ -227,17 +230,6 @@ def _shown(number: int) -> str:
     return str(number) if number.bit_length() < 128 else f"a number of {number.bit_length()} bits"
 
 
-def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
-    # An empty table names no code.
-    if config.get(CODE_KEY):
-        raise InputError(
-            f"names Python code to run ({CODE_KEY!r})",
-            where=where,
-            remedy="Code in checkpoints is never run. If transformers' own class gives the same model, "
-            f"remove {CODE_KEY!r} from a copy of the file.",
-        )
-
-
 def _model_type(config: Mapping[str, Any], where: Path) -> str:
     model_type, known = config.get("model_type"), [ROOTS, *FAMILIES]
     if not isinstance(model_type, str):
@@ -264,4 +256,4 @@ def _check_tokenizer_files(directory: Path) -> None:
         )
     for name in (TOKENIZER, "tokenizer_config.json"):
         if (directory / name).exists():
-            _refuse_code(read_json_object(directory / name), directory / name)
+            refuse_code(read_json_object(directory / name), directory / name)

@@ -42,6 +42,8 @@ class SourceInfo:
     """The names of tensors in the files, where those of `tensors` are others."""
     left_out: tuple[str, ...] = ()
     """Parts of the checkpoint that are no part of the text model, such as a vision tower."""
+    ignores_code: bool = False
+    """Whether Python code in the checkpoint is not run because transformers has the class itself."""
     adapter: Adapter | None = None
     """What an adapter changes in its base."""
 

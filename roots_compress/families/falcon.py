@@ -34,7 +34,6 @@ SPELLED = {
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("n_embed", "hidden_size")
-    switches.take("auto_map")  # The class of the first files, before transformers had one.
     for key in ("alibi", "apply_residual_connection_post_layernorm"):
         switches.same(key, False)
     for key in ("intermediate_size", "num_key_value_heads"):  # The class has them under other names.

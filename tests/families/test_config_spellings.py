@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.neutral import NEUTRAL_KEYS
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
@@ -246,6 +246,44 @@ def test_code_that_is_not_there_is_no_code(tmp_path: Path) -> None:
     nothing: list[dict[str, str] | None] = [None, {}]
     for empty in nothing:
         load_checkpoint(edited(tmp_path / str(empty), "llama", {"auto_map": empty}))
+
+
+def own_code(family: str, stem: str) -> dict[str, str]:
+    """Return the table of a checkpoint that carries the code of a class that transformers has too."""
+    return {
+        "AutoConfig": f"configuration_{family}.{stem}Config",
+        "AutoModelForCausalLM": f"modeling_{family}.{stem}ForCausalLM",
+    }
+
+
+@pytest.mark.parametrize(("family", "stem"), [("phi3", "Phi3"), ("deepseek_v3", "DeepseekV3")])
+def test_code_of_a_class_that_transformers_has_is_not_run(family: str, stem: str, tmp_path: Path) -> None:
+    folder = edited(tmp_path / "model", family, {"auto_map": own_code(family, stem)})
+    for file in ("configuration", "modeling"):
+        (folder / f"{file}_{family}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.warns(SourceWarning, match="its Python code is not run"):
+        loaded = load_checkpoint(folder)
+    plain = load_checkpoint(edited(tmp_path / "plain", family, {}))
+    assert loaded.model.config.spec == plain.model.config.spec
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "beside"),
+    [
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_phi3.Phi3SmallForCausalLM"}}, None),
+        ({"auto_map": own_code("phi3", "Phi3") | {"AutoModel": "modeling_phi3.BiPhi3Model"}}, None),
+        ({"auto_map": own_code("phi3", "Phi3"), "architectures": ["Phi3ForRewardModel"]}, None),
+        ({"auto_map": own_code("phi3", "Phi3") | {"AutoModel": None}}, None),
+        ({"auto_map": own_code("phi3", "Phi3")}, "modules.json"),
+    ],
+    ids=["other names", "one other name", "other architecture", "no name", "sentence encoder"],
+)
+def test_code_of_any_other_class_is_refused(changes: Changes, beside: str | None, tmp_path: Path) -> None:
+    folder = edited(tmp_path, "phi3", changes)
+    if beside is not None:
+        (folder / beside).write_text("[]")
+    assert "names Python code to run" in refusal(folder).message
 
 
 REFUSED: list[tuple[str, Changes]] = [
