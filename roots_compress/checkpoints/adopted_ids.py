@@ -1,4 +1,4 @@
-"""BOS, padding and stop ids, and settings of generation, that a model takes over from its source."""
+"""BOS, padding and stop ids, and generation settings, adopted from a model's source."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 
 
 def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
-    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer.
+    """Take BOS, padding and stop ids from the source's files or, if absent there, from the tokenizer.
 
     Raises:
-        InputError: a setting of generation is none, or answers would begin with another token than targets.
+        InputError: a generation setting is invalid, or answers would begin with another token than targets.
     """
     document, path = generation_document(info.path)
     said = read_settings((document, path))
@@ -63,7 +63,7 @@ def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, in
 
 
 def _consistent(said: Mapping[str, Any]) -> GenerationConfig:
-    """Return settings of generation without those that have no effect beside the others.
+    """Return generation settings without those that have no effect because of others.
 
     transformers reads such settings and refuses to write them, and published checkpoints have them: a
     temperature without sampling, say.

@@ -1,7 +1,7 @@
 """A ROOTS checkpoint: a model with its tokenizer, in memory and on disk.
 
-Whatever the source, loading is one path: names and tensors stream into a model that has no storage yet, and
-every tensor must have a place, the right shape, and finite values; none may be missing.
+All sources are loaded in the same way: names and tensors stream into a model without storage. Every tensor
+must have a place, the right shape, and finite values; none may be missing.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 class Checkpoint:
     """A model and the tokenizer it was trained with.
 
-    Its class is that of `models/encoders.py` for the head of its specification; stages that need one head ask
-    the specification for it.
+    Its class is that of `models/encoders.py` for the head of its specification.
     """
 
     model: RootsWithHead
@@ -72,10 +71,10 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load a ROOTS directory, a directory of a known family, or a GGUF file; the model is in eval mode.
 
-    Without a dtype, floating-point weights keep a ROOTS checkpoint's float16, and else become float32.
+    Without a dtype, a ROOTS checkpoint's float16 weights keep it, and other float weights become float32.
 
     Args:
-        spread: puts the weights on several devices, each as it is read; None: all into memory.
+        spread: puts each weight on one of several devices when it is read; None: all in memory.
 
     Raises:
         InputError: the source is damaged, or not exactly the model that its configuration describes.
@@ -129,11 +128,11 @@ def model_without_weights(config: RootsConfig) -> RootsWithHead:
 
 
 def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, kind: str, seed: int) -> Checkpoint:
-    """Return an encoder with the layers of the one given, and a new head for labels.
+    """Return an encoder with the given one's layers and a new head for labels.
 
     Args:
-        checkpoint: an encoder, whatever its head gives.
-        kind: of the head, as `labelled` takes it.
+        checkpoint: an encoder with any head.
+        kind: that of the head, as `labelled` takes it.
     """
     config = copy.deepcopy(checkpoint.model.config)
     config.spec = labelled(config.spec, names, kind=kind)
@@ -145,7 +144,7 @@ def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, kind: str, 
 
 
 def with_languages(checkpoint: Checkpoint, source: str, target: str) -> Checkpoint:
-    """Return a translator with a tokenizer of two languages, whose generation begins a target with its own.
+    """Return a translation model with a tokenizer for two languages, which begins targets with theirs.
 
     Raises:
         InputError: as `translating` raises it.
@@ -162,7 +161,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
 
     Raises:
         InputError: the directory exists and is not empty.
-        OSError: the disk failed, or did not keep the weights as they are.
+        OSError: the disk failed, or changed the weights.
     """
     refuse_occupied(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -177,7 +176,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def refuse_occupied(directory: Path) -> None:
-    """Raise an InputError where writing to a directory could mix with, or overwrite, what is there."""
+    """Raise an InputError if writing to a directory could mix with, or overwrite, existing files."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
             "already holds something", where=directory, remedy="Name a directory that is absent or empty."
@@ -202,7 +201,7 @@ def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
 
 
 def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor]]]:
-    """Return another family's configuration and tensors in ROOTS's own terms."""
+    """Return another family's configuration and tensors, converted to ROOTS."""
     config, entries = RootsConfig(spec=info.spec), info.tensors
     if info.kind == "gguf":
         return config, _headless(info, gguf_tensors(info))
@@ -229,7 +228,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
 
 
 def _headless(info: SourceInfo, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield a model's tensors; where it makes vectors, without a head for the next token."""
+    """Yield a model's tensors; for an embedding model, without a head for the next token."""
     if isinstance(info.spec.head, EmbeddingHead):
         return of_vectors(tensors, info.folder_with(MODULES), _read_tensor)
     return tensors
@@ -250,7 +249,7 @@ def _assemble(
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]],
     spread: Spread | None,
 ) -> RootsWithHead:
-    """Return a model made of exactly these tensors, and of what is made for those that may be absent."""
+    """Return a model made from exactly these tensors, and replacements for optional absent ones."""
     with torch.device("meta"):
         model = make_model(config)
     expected = model.state_dict()
@@ -268,7 +267,7 @@ def _assemble(
             state[name] = put(name, made(expected[name].shape).to(dtype))
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None and EMBEDDING not in state:
-        state[EMBEDDING] = head  # Of two names for one tensor, some programs store the first in the alphabet.
+        state[EMBEDDING] = head  # If a tensor has two names, some programs store the alphabetically first.
     elif head is not None and not torch.equal(head, state[EMBEDDING]):
         raise InputError(
             "the configuration ties the output head to the embedding, but their tensors differ",

@@ -1,4 +1,4 @@
-"""The tensors of a model that makes vectors, and those of its dense layers, which together are one here."""
+"""The tensors of an embedding model, with its dense layers combined into one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS = "dense."
 def of_vectors(
     tensors: Iterable[tuple[str, Tensor]], directory: Path, read: Callable[[str, TensorEntry], Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a model that makes vectors.
+    """Yield the tensors of an embedding model.
 
     Args:
         tensors: of the model as its family has it. A head for the next token is left out, as
@@ -41,7 +41,7 @@ def of_vectors(
 
 
 def _dense_layer(directory: Path, read: Callable[[str, TensorEntry], Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weight and the bias of the layer that a folder's dense layers make together, if any."""
+    """Yield weight and bias of a folder's dense layers combined into one, if any."""
     weight: Tensor | None = None
     bias: Tensor | None = None
     for folder in dense_folders(directory):

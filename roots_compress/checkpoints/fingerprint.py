@@ -1,4 +1,4 @@
-"""The hash that stands for a checkpoint, so that a changed one is never taken for the one before."""
+"""The hash that identifies a checkpoint, so that a change is always noticed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def source_sha256(source: Path, sha256: Callable[[Path], str] = file_sha256) -> 
     """Return the sha256 of a checkpoint: of one file, or of the names and contents of several.
 
     Several are the files of a directory, and the parts of a split GGUF model of which one is named. An
-    adapter's stands for its base too.
+    adapter's covers its base too.
 
     Raises:
-        InputError: an adapter's base is not there.
+        InputError: an adapter's base is missing.
     """
     files = part_files(source)
     if source.is_dir():  # sentence-transformers keeps each module in a subfolder.

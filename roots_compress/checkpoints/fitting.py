@@ -1,4 +1,4 @@
-"""Whether a tensor of a file is the one that a model needs: its shape, its kind and its values."""
+"""Checks a file's tensor against the model: its shape, its kind and its values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roots_compress.errors import InputError
 
 
 def fitted_tensor(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:
-    """Return a tensor in the dtype it is to have, after checking its shape, kind and values."""
+    """Return a tensor in its target dtype, after checking its shape, kind and values."""
     if tensor.shape != place.shape:
         shapes = f"shape {tuple(tensor.shape)} where the configuration needs {tuple(place.shape)}"
         refuse_tensors(f"tensor for {name!r} has {shapes}", where)
@@ -22,7 +22,7 @@ def fitted_tensor(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype |
         return tensor
     if not tensor.is_floating_point():
         refuse_tensors(f"tensor for {name!r} is {tensor.dtype}, not floating point", where)
-    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
+    # A stage may have chosen float16; graphs support only float16 and float32.
     fitted = tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
     if not torch.isfinite(fitted).all():
         raise InputError(

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint or graph say of generation: token ids and sampling."""
+"""Generation settings in the files of a checkpoint or graph: token ids and sampling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Ids = int | list[int] | None
 
 
 class GenerationSettings(LogitSettings):
-    """Settings of generation_config.json that are carried over; some others make transformers load code."""
+    """Settings of generation_config.json that are kept; some others make transformers load code."""
 
     bos_token_id: Ids = None
     pad_token_id: int | None = None
@@ -76,12 +76,12 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
     "dola_layers": (),
     "penalty_alpha": (0,),
 }
-"""Settings that would change the likeliest text and that only other runtimes carry out, and the values with
-which they change nothing, beside null."""
+"""Settings that would change greedy text but that only other runtimes implement, with the values (besides
+null) that have no effect."""
 
 
 def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return what a folder's files or a GGUF file say of generation, and the file that says it.
+    """Return the generation settings in a folder's files or a GGUF file, and the file's path.
 
     Of a folder that is generation_config.json or, as for transformers, config.json where there is none, or
     else the file of onnxruntime-genai.
@@ -99,10 +99,10 @@ def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def read_settings(said: tuple[Mapping[str, Any], Path]) -> dict[str, Any]:
-    """Return the settings of generation that are carried over, of what `generation_document` returns.
+    """Return the generation settings that are kept, from the result of `generation_document`.
 
     Raises:
-        InputError: a setting has another type than it should.
+        InputError: a setting has a wrong type.
     """
     document, path = said
     given = {key: value for key, value in document.items() if key in CARRIED}
@@ -111,10 +111,10 @@ def read_settings(said: tuple[Mapping[str, Any], Path]) -> dict[str, Any]:
 
 
 def token_ids(document: Mapping[str, Any], name: str, vocab_size: int, where: Path) -> TokenIds:
-    """Return the ids that a config names under a key; None where it names none that the vocabulary has.
+    """Return the ids under a config's key; None if it names none in the vocabulary.
 
     Raises:
-        InputError: the value is no id and no list of them.
+        InputError: the value is neither an id nor a list of ids.
     """
     value: Any = document.get(name)
     GenerationSettings.read({name: value}, where)
@@ -127,9 +127,9 @@ def folder_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size
     """Return the ids that end a text, by generation_config.json, config.json and tokenizer of a folder.
 
     Args:
-        folder: of a checkpoint or a graph, or a GGUF file.
-        tokenizer: its EOS serves where neither file names an id.
-        vocab_size: ids from here on name no token.
+        folder: that of a checkpoint or a graph, or a GGUF file.
+        tokenizer: its EOS is used if neither file names an id.
+        vocab_size: ids from here on are invalid.
 
     Raises:
         InputError: one of the files cannot be read, or its `eos_token_id` is none.

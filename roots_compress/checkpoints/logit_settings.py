@@ -1,4 +1,4 @@
-"""What generation_config.json asks to be done to logits before the likeliest token is taken."""
+"""The changes of logits in generation_config.json, before a token is chosen."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class LogitSettings(BaseModel):
     )
 
     sequence_bias: list[Annotated[tuple[Sequence, float], Strict(False)]] | None = None
-    """Sequences of tokens, and what is added to the logit of the last where the others precede it."""
+    """Sequences of tokens, and the bias on the last one's logit if the others precede it."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    """Divides the logit of each token that prompt or answer hold; a logit below 0 is multiplied instead."""
+    """Divides the logit of each token in prompt or answer; a negative logit is multiplied instead."""
     no_repeat_ngram_size: Count | None = None
-    """No sequence of so many tokens comes a second time; 0 for none."""
+    """No sequence of this many tokens is repeated; 0: no limit."""
     bad_words_ids: list[Sequence] | None = None
-    """Sequences of tokens that do not come."""
+    """Forbidden sequences of tokens."""
     min_length: Count | None = None
-    """With the prompt, the fewest tokens before the text may end."""
+    """The fewest tokens, with the prompt, before the text may end."""
     min_new_tokens: Count | None = None
-    """Without the prompt, the fewest tokens before the text may end."""
+    """The fewest new tokens before the text may end."""
     forced_bos_token_id: TokenId | None = None
-    """The second token of all."""
+    """The forced second token."""
     forced_eos_token_id: TokenId | list[TokenId] | None = None
-    """The last of as many tokens as are asked for."""
+    """The forced last token, at the maximum length."""
     exponential_decay_length_penalty: Annotated[tuple[Count, float], Strict(False)] | None = None
-    """After so many new tokens, the factor by which the likelihood of an end grows with each."""
+    """After this many new tokens, the factor by which the likelihood of an end grows with each."""
     suppress_tokens: list[int] | None = None
-    """Tokens that do not come."""
+    """Forbidden tokens."""
     begin_suppress_tokens: list[int] | None = None
-    """Tokens that do not come first."""
+    """Tokens forbidden at the beginning."""
     renormalize_logits: bool | None = None
-    """Whether the logits become log-probabilities again, after all else: beams are compared by these."""
+    """Whether the logits are normalised again at the end: beams are compared by log-probabilities."""
 
     @classmethod
     def read(cls, document: Mapping[str, Any], where: Path) -> Self:
@@ -67,7 +67,7 @@ class LogitSettings(BaseModel):
             ) from None
 
     def require_vocabulary(self, vocab_size: int, where: Path) -> None:
-        """Check that each token that is to come, or is biased, is one of the model's.
+        """Check that each forced or biased token is one of the model's.
 
         Raises:
             InputError: one is not.

@@ -1,4 +1,4 @@
-"""Whether a safetensors file holds what was meant: a disk may take a write, lose it, and say nothing."""
+"""Checks a written safetensors file: a disk may lose a write without an error."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def require_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Compare a file that was just written with the tensors it was written from, one at a time, to the bit.
 
     Args:
-        path: the file; tensors that share another's storage may be absent from it.
-        tensors: what it was written from, by name.
+        path: the file; it may lack tensors that share another's storage.
+        tensors: those that were written, by name.
 
     Raises:
-        OSError: the file holds something else (`EIO`), or cannot be read.
+        OSError: the file has other content (`EIO`), or cannot be read.
     """
     try:
         # Read, not mapped: the pages of a mapped file count as memory until it is closed.

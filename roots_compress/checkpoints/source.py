@@ -1,4 +1,4 @@
-"""A checkpoint that can be loaded, so far as its headers tell. Torch-free."""
+"""The facts about a loadable checkpoint, from its headers. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from roots_compress.models.spec import ModelSpec
 
 Kind = Literal["roots", "transformers", "gguf"]
 FLOAT_BYTES = 4
-"""Of a weight once it is imported."""
+"""Bytes of a weight after the import."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class SourceInfo:
     """A checkpoint that can be loaded, so far as its headers tell."""
 
     path: Path
-    """Of an adapter, its base's."""
+    """For an adapter, its base's."""
     kind: Kind
     model_type: str
     parameters: int
-    """Numbers in all its tensors."""
+    """Parameters in all its tensors."""
     config: Mapping[str, Any]
     """config.json; for GGUF the metadata."""
     spec: ModelSpec
-    """What the model is."""
+    """The model's specification."""
     tensors: Mapping[str, TensorEntry]
     """Every tensor of a directory; empty for GGUF."""
     gguf: Mapping[str, GgufTensor] = field(default_factory=dict)
@@ -41,11 +41,11 @@ class SourceInfo:
     stored_as: Mapping[str, str] = field(default_factory=dict)
     """The names of tensors in the files, where those of `tensors` are others."""
     left_out: tuple[str, ...] = ()
-    """Parts of the checkpoint that are no part of the text model, such as a vision tower."""
+    """Parts of the checkpoint outside the text model, such as a vision tower."""
     ignores_code: bool = False
     """Whether Python code in the checkpoint is not run because transformers has the class itself."""
     adapter: Adapter | None = None
-    """What an adapter changes in its base."""
+    """The changes of an adapter to its base."""
 
     def folder_with(self, *names: str) -> Path:
         """Return the folder whose files of a kind are read: the adapter's if it has one, else the base's."""
@@ -55,7 +55,7 @@ class SourceInfo:
 
     @property
     def stored_bytes(self) -> int:
-        """About how many bytes its weights take as a ROOTS checkpoint, or as a graph."""
+        """Approximate bytes of its weights in a ROOTS checkpoint or a graph."""
         if self.kind == "roots":
             return sum(entry.end - entry.start for entry in self.tensors.values())
         return FLOAT_BYTES * self.parameters
@@ -67,7 +67,7 @@ class SourceInfo:
 
     @property
     def limits(self) -> Limits:
-        """What bounds the use of the model."""
+        """The model's limits."""
         return Limits.of(self.spec)
 
     @property

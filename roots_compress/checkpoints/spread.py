@@ -1,4 +1,4 @@
-"""A model over several devices, where none holds it all: over GPUs, then memory, then disk, by accelerate."""
+"""A model spread over several devices: GPUs, then memory, then disk, by accelerate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTION = "--device-map"
 
 
 def limits_of(text: str) -> dict[int | str, int]:
-    """Return how many bytes of weights each device may hold; none named: what is free.
+    """Return how many bytes of weights each device may hold; empty: the free memory of each.
 
     Args:
         text: `auto`, or limits such as `0=70GB,1=70GB,cpu=200GB`: of GPUs by their numbers, and of memory.
@@ -57,7 +57,7 @@ def limits_of(text: str) -> dict[int | str, int]:
 
 
 class Spread:
-    """Where the tensors of a model go, as they are read one by one.
+    """Places the tensors of a model on devices, as they are read one by one.
 
     Args:
         limits: as `limits_of` returns them.
@@ -81,10 +81,9 @@ class Spread:
         self._places: dict[str, int | str] = {}
 
     def over(self, model: RootsWithHead) -> Callable[[str, Tensor], Tensor]:
-        """Return what puts a tensor of a model without storage where it belongs, and returns it there.
+        """Return a function that places a tensor of a model without storage on its device, and returns it.
 
-        Layers go as a whole to the first device that has room. Where that is the disk, OSError is raised if
-        it is full.
+        Whole layers go to the first device with room. If that is the disk and it is full, OSError is raised.
         """
         from accelerate import infer_auto_device_map
 
@@ -106,7 +105,7 @@ class Spread:
         return tensor.to("meta")
 
     def run(self, model: RootsWithHead) -> None:
-        """Have each part of a model run on its device; parts on disk are read when they run."""
+        """Let each part of a model run on its device; parts on disk are read when they run."""
         from accelerate import dispatch_model
         from accelerate.utils import find_tied_parameters
 

@@ -13,25 +13,25 @@ from typing import Any
 from roots_compress.errors import InputError
 
 OUTER = frozenset({"gemma3", "gemma4", "llava", "mistral3", "qwen3_5", "qwen3_5_moe"})
-"""`model_type` of models whose text model reads text by itself as it does within them."""
+"""`model_type` of models whose text model works alone as it does inside them."""
 OF_TEXT = re.compile(r"^(?:model\.language_model\.|language_model\.(?=model\.|lm_head\.))")
-"""What stands before the text model's names, in the spellings since and before transformers 5."""
+"""Prefixes of the text model's names, since and before transformers 5."""
 TIE = "tie_word_embeddings"
 OWN_KEYS = (TIE, "bos_token_id", "eos_token_id", "pad_token_id")
-"""Keys of the whole that go before the text model's."""
+"""Keys of the whole model that override the text model's."""
 TIED_BY_EITHER = frozenset({"llava"})
-"""`model_type` of the wholes that are tied if their text model is, whatever they say themselves."""
+"""`model_type` of whole models that are tied if their text model is, whatever their own key says."""
 
 
 def is_outer(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is that of a model that holds a text model."""
+    """Whether a configuration is that of a model that contains a text model."""
     return config.get("model_type") in OUTER and isinstance(config.get("text_config"), dict)
 
 
 def text_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """Return the text model's configuration, completed as transformers completes it.
 
-    Published files leave out what is a default of the family's class.
+    Published files leave out defaults of the family's class.
 
     Raises:
         InputError: the class refuses it.
@@ -66,5 +66,5 @@ def text_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def parts_of(names: Iterable[str]) -> list[str]:
-    """Return the parts that tensors are of, such as `vision_tower`."""
+    """Return the parts of tensors, such as `vision_tower`."""
     return sorted({name.removeprefix("model.").partition(".")[0] for name in names})

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, which can be had without its weights and, as a rule, without torch."""
+"""Loads a checkpoint's tokenizer without its weights and usually without torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from roots_compress.io.temporary import temporary_folder
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 TARGETS = "target_tokenizer.json"
-"""Beside tokenizer.json: what reads targets, where it is another."""
+"""The tokenizer of targets, if it differs; next to tokenizer.json."""
 JSON_FILES = (TOKENIZER, TARGETS, "vocab.json", "added_tokens.json", "special_tokens_map.json")
 OTHER_FILES = ("tokenizer.model", *OLD_VOCABULARIES, "merges.txt", TEMPLATE)
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -72,7 +72,7 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
 def _of_family(
     folder: Path, config: Mapping[str, Any], source: SourceInfo | None = None
 ) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of another program's folder, as the class of its family has it."""
+    """Return the tokenizer of another program's folder, by the class of its family."""
     home, modules = (source.path, source.folder_with(MODULES)) if source else (folder, folder)
     with temporary_folder() as aside:
         _bring_files(folder, aside)
@@ -117,7 +117,7 @@ def _is_ours(config: Mapping[str, Any]) -> bool:
 
 
 def _bring_files(source: Path, aside: Path) -> None:
-    """Copy what a tokenizer consists of, after looking at it, to where transformers finds nothing else.
+    """Copy a tokenizer's files, after checking them, to a folder without other files.
 
     Raises:
         InputError: a file is not regular, or not the JSON it should be.
@@ -150,7 +150,7 @@ def _bring_files(source: Path, aside: Path) -> None:
 
 
 def _made_steady(document: dict[str, Any]) -> bool:
-    """Take out of a tokenizer.json what draws at random, cuts or pads texts; return whether there was any."""
+    """Remove dropout, truncation and padding from a tokenizer.json; return whether there were any."""
     model = document.get("model")
     places: list[tuple[dict[str, Any], tuple[str, ...]]] = [(document, ("truncation", "padding"))]
     if isinstance(model, dict):
@@ -162,7 +162,7 @@ def _made_steady(document: dict[str, Any]) -> bool:
 
 
 def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a folder that holds nothing but what was looked at."""
+    """Return the tokenizer of a folder with only checked files."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     has_json = (folder / TOKENIZER).exists()
     with _faults_told(folder, source), quiet_transformers():
@@ -186,14 +186,14 @@ def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrained
         set_target_tokenizer(tokenizer, target)
     tokenizer.name_or_path = str(source)
     for note in ("is_local", "local_files_only", "name_or_path"):
-        # How it was loaded is not a property of the tokenizer, and must not be saved with it.
+        # Arguments of the loading are not properties of the tokenizer, and must not be saved with it.
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
 
 
 @contextmanager
 def _faults_told(folder: Path, source: Path) -> Iterator[None]:
-    """Within the block whatever the libraries raise becomes an InputError about the source's tokenizer."""
+    """Within the block, turn every exception of the libraries into an InputError about the source."""
     try:
         yield
     except RootsError:
@@ -223,7 +223,7 @@ def _class_is_fast(folder: Path) -> bool:
 
 
 def _shortened(error: Exception) -> str:
-    """Return the first part of a message, which may hold the whole of what was wrong."""
+    """Return the first part of a message, which may quote a whole file."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:300] + "..."
 
@@ -246,7 +246,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where:
     """Check that each of the tokenizer's tokens has its row among the embedding's.
 
     Raises:
-        InputError: it has none at all, or more than there are rows.
+        InputError: it has none, or more than there are rows.
     """
     vocabulary = tokenizer.get_vocab()
     largest = max(vocabulary.values(), default=-1)
@@ -272,7 +272,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where:
 
 
 def _told_in(directory: Path, token: str) -> str:
-    """Return ` (FILE)` for the first of a tokenizer's files that names a token."""
+    """Return ` (FILE)` for the first tokenizer file that names a token."""
     spellings = {json.dumps(token), json.dumps(token, ensure_ascii=False)}
     for name in (*JSON_FILES, TOKENIZER_CONFIG):
         path = directory / name

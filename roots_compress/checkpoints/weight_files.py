@@ -1,4 +1,4 @@
-"""The files of weights in a directory: which of them are read, and those that must not be passed over."""
+"""The weight files of a directory: those that are read, and those that must not be ignored."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ WEIGHTS_OF_OTHERS = (
     "*.msgpack",
     "original",
 )
-"""Names under which weights lie that another program or another format is for."""
+"""Names of weight files of other programs or formats."""
 COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
 
 
 def directory_tensors(directory: Path) -> dict[str, TensorEntry]:
-    """Return every tensor of a directory, from the files that transformers takes.
+    """Return every tensor of a directory, from the files that transformers reads.
 
     Raises:
         InputError: they are absent, damaged or of another format, or an index and its shards disagree.
@@ -67,7 +67,7 @@ def directory_tensors(directory: Path) -> dict[str, TensorEntry]:
 
 
 def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
-    """Return the tensors of all shards, after checking that index and shards say the same."""
+    """Return the tensors of all shards, after checking that index and shards agree."""
     index_path = directory / INDEX
     shard_of = read_json_object(index_path).get("weight_map")
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
@@ -97,7 +97,7 @@ def _refuse(message: str, where: Path) -> NoReturn:
 
 
 def numbers_in(tensors: Mapping[str, TensorEntry]) -> int:
-    """Return how many numbers stored tensors hold; a byte of a matrix in MXFP4 holds two, its scales none."""
+    """Return the number of parameters in stored tensors; a byte of an MXFP4 matrix holds two."""
 
     def factor(name: str) -> int:
         if name.removesuffix(SCALES) + BLOCKS in tensors:
@@ -118,7 +118,7 @@ def whole_shapes(tensors: Mapping[str, TensorEntry]) -> dict[str, tuple[int, ...
 
 
 def unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:
-    """Return the names of files of weights that none of the tensors lies in."""
+    """Return the names of weight files that contain none of the tensors."""
     read = {entry.file.name for entry in tensors.values()}
     names = {path.name for pattern in WEIGHTS_OF_OTHERS for path in directory.glob(pattern)}
     return tuple(sorted(names - read - {WEIGHTS}))

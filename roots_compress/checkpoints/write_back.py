@@ -34,8 +34,8 @@ from roots_compress.models.spec import ModelSpec
 def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None:
     """Write a checkpoint of the family `model_type` that gives the same logits under transformers.
 
-    Whether the model fits is found by writing its configuration and reading it back: what does not survive,
-    the family cannot express.
+    To check the fit, the configuration is written and read back: the family cannot express anything that
+        changes.
 
     Raises:
         InputError: the family is unknown, the model does not fit it, or the directory is not empty.
@@ -74,7 +74,7 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
 
 
 def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Return what config.json says of this model as one of the family `model_type`.
+    """Return this model's config.json as one of the family `model_type`.
 
     Raises:
         InputError: the family cannot express the model; the message says why.
@@ -115,7 +115,7 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
 
 
 def _difference(ours: ModelSpec, back: ModelSpec) -> str:
-    """Return what of a model a family's configuration does not keep."""
+    """Return the parts of a model that a family's configuration does not keep."""
     for name in ("tied", "max_positions", "head", "embeddings"):
         if (value := getattr(back, name)) != getattr(ours, name):
             return f"its {name} would become {value!r}"

@@ -137,8 +137,7 @@ class Distances:
         return builder.op("Slice", rows_BHTP, builder.integers(0), self._keys, builder.integers(3))
 
     def _places(self, lowest: int, highest: int) -> ir.Value:
-        """Return the indices of the distances from `1 - S` to `T`, `P`, in a table from `lowest` to
-        `highest`.
+        """Return the indices of distances `1 - S` to `T`, `P`, in a table from `lowest` to `highest`.
 
         Distances beyond its ends have the indices of the ends.
         """

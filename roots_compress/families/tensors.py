@@ -1,4 +1,4 @@
-"""Carrying tensors over between a family's names and ROOTS's own, one at a time, in both directions."""
+"""Converts tensors between a family's names and ROOTS's own, one at a time, in both directions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"\.\d+(?=\.)")
 IN_LAYER = re.compile(r"^model\.layers\.\d+\.")
 GUESSES = "eh_proj.weight"
-"""In layers behind the last that guess further tokens (DeepSeek-V3, arXiv:2412.19437): their first matrix."""
+"""First matrix of multi-token prediction layers after the last layer (DeepSeek-V3, arXiv:2412.19437)."""
 OF_GUESSES = ("mtp.", "mtp_")
-"""What their names begin with elsewhere."""
+"""Beginnings of the names of such layers elsewhere."""
 OF_ADAPTERS = ("lora_", ".base_layer.", ".modules_to_save.", ".original_module.")
-"""What names hold of the tensors that peft keeps beside a model's, or in their place."""
+"""Parts of the names of peft's additional or replacing tensors."""
 TAKE_CONFIG = "Take the configuration that belongs to these weights, or save the model by its own class."
 
 
@@ -43,14 +43,14 @@ def to_roots(
     """Yield ROOTS names and tensors, loading one source tensor at a time.
 
     Args:
-        prefix: what may stand before a name, all of it or its last parts, and is left out of the rules.
-        ignored: names of tensors that nothing reads, `{}` in the place of each number.
-        apart: what names begin with of tensors of parts that are left out.
-        copies: names under which the tensor of another name may be stored too, or alone.
-        family: what it is called, and `where` the source, for messages.
+        prefix: an optional prefix of names, complete or only its last parts, which the rules leave out.
+        ignored: names of unused tensors, with `{}` for each number.
+        apart: beginnings of the names of tensors in left-out parts.
+        copies: other names under which a tensor may be stored.
+        family: its name, and `where` the source, for messages.
 
     Raises:
-        InputError: a tensor has no place in the model, or is not the copy that it should be.
+        InputError: a tensor has no place in the model, or a copy differs from its original.
     """
     places = {rule.source: rule for rule in rules}
     bare = {name: bare_name(name, prefix) for name in names}
@@ -92,7 +92,7 @@ def to_roots(
 
 
 def _guessing(names: Iterable[str], places: Collection[str]) -> tuple[str, ...]:
-    """Return what the names of tensors begin with that guess further tokens; no place is in such a layer."""
+    """Return the beginnings of the names of multi-token prediction tensors, which have no place."""
     layers = {name.removesuffix(GUESSES) for name in names if name.endswith(GUESSES)}
     behind = (layer for layer in layers if not any(place.startswith(layer) for place in places))
     return (*OF_GUESSES, *behind)
@@ -101,10 +101,10 @@ def _guessing(names: Iterable[str], places: Collection[str]) -> tuple[str, ...]:
 def multiplied(
     tensors: Iterable[tuple[str, Tensor]], factors: Mapping[str, tuple[float, float]]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield tensors by their ROOTS names, those of linear layers times the factors on them.
+    """Yield tensors by their ROOTS names, with the factors multiplied into those of linear layers.
 
     Args:
-        factors: on weight and bias, by the layers' names within a transformer layer.
+        factors: those on weight and bias, by the linear layers' names within a transformer layer.
     """
     for name, tensor in tensors:
         layer, _, part = IN_LAYER.sub("", name).rpartition(".")
@@ -114,7 +114,7 @@ def multiplied(
 
 
 def _advice(name: str, prefix: str, places: Collection[str]) -> str:
-    """Return what to do about a tensor without a place."""
+    """Return advice for a tensor without a place."""
     if any(part in name for part in OF_ADAPTERS):
         return "It is of an adapter: save that alone, or merge it into its base (peft's merge_and_unload)."
     rest = name
@@ -129,7 +129,7 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
     """Return a family's tensors under its own names, leaving out those of rules this model does not use.
 
     Raises:
-        ValueError: the state has a tensor that the family has no name for.
+        ValueError: the state has a tensor for which the family has no name.
     """
     written: dict[str, Tensor] = {}
     used: set[str] = set()

@@ -1,1 +1,1 @@
-"""LoRA adapters: what their files say, and how they change the weights of their bases."""
+"""LoRA adapters: reading their files, and adding them to the weights of their bases."""

@@ -29,14 +29,14 @@ class LowRank:
     """A product of two small matrices that is added to a tensor (LoRA, Hu et al. 2021).
 
     Attributes:
-        down: the name of the matrix `(R, I)`; of experts stored as one, `(E*R, I)`.
-        up: that of the matrix `(O, R)`; of experts `(O, R*E)`, the expert changing fastest.
+        down: the name of the matrix `(R, I)`; for experts stored as one, `(E*R, I)`.
+        up: that of the matrix `(O, R)`; for experts `(O, R*E)`, the expert changing fastest.
         scale: the factor on their product.
-        magnitude: the name of the lengths that the sum's rows get (DoRA, Liu et al. 2024).
-        turned: whether the tensor has its inputs first, as tables of embeddings have.
-        experts: how many a pair of matrices is of; 0 where it is of none.
-        expert: the one that the tensor is of; None where it is of all.
-        part: of the outputs, which the tensor has: its number, and how many parts there are.
+        magnitude: the name of the new lengths of the sum's rows (DoRA, Liu et al. 2024).
+        turned: whether the tensor has its inputs first, as embedding tables have.
+        experts: the number of experts in a pair of matrices; 0 without experts.
+        expert: the tensor's expert; None if it holds all.
+        part: the tensor's part of the outputs: its number, and the number of parts.
     """
 
     down: str
@@ -86,7 +86,7 @@ class Adapter:
     entries: Mapping[str, TensorEntry]
     """Its tensors, by their names in its file."""
     changes: Mapping[str, Change]
-    """By the names of the base's tensors; a tensor that is replaced as a whole is not among them."""
+    """Changes by the names of the base's tensors, without completely replaced tensors."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +105,24 @@ STACKED = ("gate_up_proj", "down_proj")
 STORED_AS = {"gate_up_proj": "input_linear.weight", "down_proj": "output_linear.weight"}
 """Their names in Granite's files."""
 OLD_MIXTURE = (".mlp.", ".block_sparse_moe.")
-"""What transformers 5 calls Mixtral's mixtures, and its files do."""
+"""The names of Mixtral's mixtures in transformers 5 and in its files."""
 OF_EXPERT = {"gate_up_proj": (("gate_proj", "w1"), ("up_proj", "w3")), "down_proj": (("down_proj", "w2"),)}
-"""The names that their parts have in files, where each expert has its own."""
+"""The names of their parts in files, where each expert has its own."""
 IN_LAYER = re.compile(r"^(.*?\.?layers\.\d+\.)")
 
 
 def changes_of(
     found: Found, places: Mapping[str, Place], settings: AdapterSettings
 ) -> Iterator[tuple[str, Change]]:
-    """Yield the name of each tensor of the base that is changed, and how.
+    """Yield the name of each changed tensor of the base, with its change.
 
     Args:
         found: the adapter's tensors.
-        places: what can be changed, by its bare name, as the modules are named.
+        places: the tensors that can be changed, by bare name, in the modules' naming.
         settings: the adapter's.
 
     Raises:
-        InputError: a tensor has no place, or another shape than the place asks for.
+        InputError: a tensor has no place, or not the shape of its place.
     """
     for module, depths in found.updates.items():
         full = found.full[module]
@@ -228,7 +228,7 @@ def _of_experts(
 
 
 def _each_expert(places: Mapping[str, Place], module: str, names: Sequence[str]) -> list[Place]:
-    """Return the matrices of one kind of a layer's experts, in order; none if they are not numbered so."""
+    """Return the matrices of one kind of a layer's experts, in order; none without such numbers."""
     layer = IN_LAYER.match(module)
     if layer is None:
         return []

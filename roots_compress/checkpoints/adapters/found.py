@@ -18,7 +18,7 @@ PART = re.compile(
     rf"^(.+?)((?:\.base_layer)*)\.({'|'.join(map(re.escape, (DOWN, UP, UP_BIAS, TABLE_DOWN, TABLE_UP)))}"
     rf"|{MAGNITUDE}(?:\.weight)?|{re.escape(TOKENS)})$"
 )
-"""A module, how deep it lies in others, and what of an update the tensor is."""
+"""A module, its depth in others, and the tensor's kind in an update."""
 OF_UPDATES = re.compile(r"(?:^|\.)(?:lora_|token_adapter\.)")
 WRAPPERS = ("base_model.model.", "base_model.")
 IN_WRAPPER, UNREAD = re.compile(r"\.(?:base_layer|modules_to_save)\."), ".original_module."
@@ -29,9 +29,9 @@ class Found:
     """The tensors of an adapter, by what they are.
 
     Args:
-        entries: by the names in the file.
-        names: for each of them that in the model.
-        bare: takes what may stand before a name from it.
+        entries: those by the names in the file.
+        names: for each of them the name in the model.
+        bare: removes optional prefixes of a name.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Found:
     ) -> None:
         self.entries = entries
         self.whole: dict[str, str] = {}
-        """Tensors that take the place of the base's: the bare names in the model, and those in the file."""
+        """Tensors that replace the base's: the bare names in the model, and those in the file."""
         self.updates: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-        """The others: by the module, by how deep they lie, and by what they are; the names in the file."""
+        """The others' names in the file, by module, depth and kind."""
         self.full: dict[str, str] = {}
         """The names of modules in the model, which settings may name, by the bare ones."""
         for stored, name in names.items():
@@ -79,5 +79,5 @@ class Found:
 
 
 def without_wrapper(name: str) -> str:
-    """Return a tensor's name without what peft puts before it."""
+    """Return a tensor's name without peft's prefix."""
     return next((name.removeprefix(each) for each in WRAPPERS if name.startswith(each)), name)

@@ -1,4 +1,4 @@
-"""An adapter and its base as one checkpoint: what model they are together, and the place of each tensor."""
+"""An adapter and its base as one checkpoint: the resulting model, and the place of each tensor."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ CLASS_END = re.compile(r"(?:For[A-Z]\w*|LMHeadModel|Model)$")
 
 
 def with_adapter(base: SourceInfo, folder: Path) -> SourceInfo:
-    """Return what a base and an adapter are together.
+    """Return the facts about the model of a base and an adapter.
 
     Args:
-        base: as its own folder describes it.
+        base: the facts from its own folder.
         folder: the adapter's.
 
     Raises:
@@ -63,7 +63,7 @@ def with_adapter(base: SourceInfo, folder: Path) -> SourceInfo:
 
 
 class _Joined:
-    """The steps in which an adapter and its base become one."""
+    """The steps of joining an adapter and its base."""
 
     def __init__(self, base: SourceInfo, folder: Path, settings: AdapterSettings) -> None:
         self.base, self.folder, self.settings = base, folder, settings
@@ -90,7 +90,7 @@ class _Joined:
         }
 
     def info(self) -> SourceInfo:
-        """Return what they are together."""
+        """Return the facts about the joined model."""
         config = self._with_class(dict(self.base.config))
         spec = self._spec(config)
         if (counted := self._with_counts(config, spec)) != config:
@@ -145,7 +145,7 @@ class _Joined:
         return config if named is None else {**config, "architectures": [named]}
 
     def _with_counts(self, config: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
-        """Return the configuration with the rows that replaced tables have."""
+        """Return the configuration with the numbers of rows of replaced tables."""
         labels = self._replaced(spec, LABEL_MATRIX)
         if labels is not None and isinstance(spec.head, LabelHead) and labels.shape[0] != spec.head.labels:
             names = {str(number): f"LABEL_{number}" for number in range(labels.shape[0])}
@@ -157,7 +157,7 @@ class _Joined:
         return config
 
     def _source(self, spec: ModelSpec, target: str) -> str | None:
-        """Return the bare name of the tensor that one of ours is made of."""
+        """Return the bare name of the source of a ROOTS tensor."""
         rules = tensor_rules(self.family, spec)
         return next((rule.source for rule in rules if rule.targets == (target,)), None)
 
@@ -205,7 +205,7 @@ class _Joined:
         else:
             apart = replaced[1] is not None
         if not head or self.settings.keeps_tie or not (apart or any(low)):
-            changes.pop(head, None)  # It follows the table, whatever the base's file holds of it.
+            changes.pop(head, None)  # It follows the table, whatever the base's file contains.
             if table in changes or (replaced[0] is not None and replaced[1] is None):
                 self.tensors.pop(head, None)
             return False
@@ -221,7 +221,7 @@ class _Joined:
         return self.base.tensors[name].shape
 
     def _refuse_shared(self, changes: Mapping[str, Any]) -> None:
-        """Refuse a change of a tensor that stands in a base under several names."""
+        """Refuse a change of a tensor that a base has under several names."""
         shared = {*self.family.copies, *self.family.copies.values()}
         for bare, stored in self.found.whole.items():
             if bare in shared:

@@ -17,7 +17,7 @@ Take = Callable[[str], Tensor]
 
 
 def adapted(adapter: Adapter, take: Take, read: Callable[[str, TensorEntry], Tensor]) -> Take:
-    """Return what reads a tensor of a base as an adapter changes it.
+    """Return a function that reads a base's tensor with the adapter's change.
 
     Args:
         adapter: the adapter.
@@ -47,7 +47,7 @@ def _changed(base: Tensor, change: Change, take: Take) -> Tensor:
 
 
 def _product(change: LowRank, take: Take) -> Tensor:
-    """Return what is added to a matrix, or to those of all experts."""
+    """Return the update of a matrix, or of all experts' matrices."""
     down, up = take(change.down).float(), take(change.up).float()
     if not change.experts:
         added = up @ down
@@ -64,7 +64,7 @@ def _product(change: LowRank, take: Take) -> Tensor:
 
 
 def _stretched(total: Tensor, change: LowRank, lengths_O: Tensor) -> Tensor:
-    """Return a matrix with other lengths of what leads to each output."""
+    """Return a matrix with other lengths of the weights of each output."""
     inputs = 0 if change.turned else 1
     factor_O = lengths_O.float() / torch.linalg.norm(total, dim=inputs)
     stretched: Tensor = factor_O.unsqueeze(inputs) * total

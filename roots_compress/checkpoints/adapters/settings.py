@@ -30,7 +30,7 @@ OF_OTHERS = {
         ),
     ),
 }
-"""Files of adapters that are refused: what is said, and what to do."""
+"""Files of adapters that are refused, with message and advice."""
 BASE = "base_model_name_or_path"
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Values of `init_lora_weights` that leave the base as it is."""
@@ -41,13 +41,13 @@ UNREAD = frozenset(
     qalora_group_size revision runtime_config target_modules task_type
     """.split()  # noqa: SIM905
 )
-"""Keys that are read elsewhere, or that tell nothing which the adapter's tensors do not."""
+"""Keys that are read elsewhere, or that repeat what the adapter's tensors show."""
 CLASSES = {
     "SEQ_CLS": "ForSequenceClassification",
     "TOKEN_CLS": "ForTokenClassification",
     "FEATURE_EXTRACTION": "Model",
 }
-"""What the class of the adapted model ends with, by the task; of other tasks it is the base's."""
+"""Ending of the adapted model's class, by task; for other tasks it is the base's."""
 TASKS = (*CLASSES, "CAUSAL_LM", "SEQ_2_SEQ_LM")
 Value = TypeVar("Value", int, float)
 QUANTIFIER, MOST_QUANTIFIERS = re.compile(r"[*+?{]"), 6
@@ -56,13 +56,13 @@ AFTER_GROUP = re.compile(r"\)[*+{]")
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What is needed to add an adapter to its base."""
+    """The settings needed to add an adapter to its base."""
 
     where: Path
     rank: int
     alpha: float
     by_root: bool
-    """Whether alpha is divided by the rank's root, and not by the rank (Kalajdzievski 2023)."""
+    """Whether alpha is divided by the square root of the rank, not by the rank (Kalajdzievski 2023)."""
     ranks: Mapping[str, int]
     """Other ranks, by patterns of modules' names."""
     alphas: Mapping[str, float]
@@ -71,11 +71,11 @@ class AdapterSettings:
     tokens: Mapping[str, tuple[int, ...]]
     """Tokens whose rows are replaced, by the module's name; under "" of the embedding."""
     has_lengths: bool
-    """Whether each update sets the lengths of what leads to an output (`use_dora`)."""
+    """Whether each update sets the lengths of the weights of each output (`use_dora`)."""
     keeps_tie: bool
     """Whether a tied head follows the embedding."""
     ending: str | None
-    """What the adapted model's class ends with, where the task says it."""
+    """Ending of the adapted model's class, if the task gives it."""
     named_class: str | None
     """The adapted model's class, where it is named."""
 
@@ -89,12 +89,12 @@ class AdapterSettings:
         return _matched(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.by_root else rank)
 
     def adapts(self, parameter: str) -> bool:
-        """Whether a parameter is among those that are adapted by their own names."""
+        """Whether a parameter is adapted by its own name."""
         return any(parameter == each or parameter.endswith(f".{each}") for each in self.parameters)
 
 
 def _matched(values: Mapping[str, Value], module: str, default: Value) -> Value:
-    """Return the value of the first pattern that a name, or its end from a dot on, is of."""
+    """Return the value of the first pattern that matches a name, or its end after a dot."""
     return next((each for key, each in values.items() if re.match(rf"(.*\.)?({key})$", module)), default)
 
 
@@ -156,7 +156,7 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
     """Return the settings of an adapter.
 
     Raises:
-        InputError: it is of another kind than LoRA, or a key asks for what the import does not do.
+        InputError: it is not LoRA, or a key needs something that the import does not support.
     """
     left = dict(read_json_object(path))
 
@@ -215,14 +215,14 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
         ending=CLASSES.get(str(task)),
         named_class=named_class if isinstance(named_class, str) and task is None else None,
     )
-    # What is false, null or empty asks for nothing.
+    # A value that is false, null or empty has no effect.
     if others := sorted(key for key, value in left.items() if key not in UNREAD and value):
         refuse(f"{others[0]} is {shown(left[others[0]])}, which the import does not do")
     return settings
 
 
 def _is_plain(pattern: str) -> bool:
-    """Whether a pattern is one that no name takes long to be compared with."""
+    """Whether a pattern is always matched quickly."""
     try:
         re.compile(pattern)
     except re.error:

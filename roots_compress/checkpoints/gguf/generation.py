@@ -1,4 +1,4 @@
-"""What a GGUF file says of generation, by the names of generation_config.json."""
+"""The generation settings of a GGUF file, by the names of generation_config.json."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ ENDS = frozenset(
     <turn|> <|tool_response>
     """.split()  # noqa: SIM905
 )
-"""Spellings of tokens that end a text for llama.cpp, whatever keys a file has."""
+"""Spellings of tokens that always end a text in llama.cpp."""
 INFILL = {
     "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }
-"""Tokens of text that is filled in, which end it too: one of each kind, by a key or by its spelling."""
+"""Fill-in-the-middle tokens, which end a text too: one of each kind, by a key or by its spelling."""
 NO_ENDS = (
     ("<|end|>", {"<|return|>", "<|call|>"}),
     ("<|end|>", {"<|flush|>", "<|call|>"}),
     ("<|end|>", {"<|flush|>", "<|calls|>"}),
     ("</s>", {"<|tool_response>"}),
 )
-"""Spellings that end no text in a vocabulary with certain others."""
+"""Spellings that do not end a text if the vocabulary has certain others."""
 
 
 def gguf_generation(path: Path) -> dict[str, Any]:

@@ -49,9 +49,9 @@ SPECIAL = {
 }
 """transformers' name of a special token, and the key of its id."""
 SENTENCEPIECE_DEFAULTS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
-"""What llama.cpp takes where a file of the kind `llama` does not say."""
+"""llama.cpp's defaults for a file of the kind `llama`."""
 T5_DEFAULTS = {"eos_token": 1, "unk_token": 2, "pad_token": 0}
-"""What it takes where one of the kind `t5` does not."""
+"""Its defaults for the kind `t5`."""
 OF_ENCODERS = {"sep_token": "seperator_token_id", "cls_token": "cls_token_id", "mask_token": "mask_token_id"}
 
 
@@ -95,7 +95,7 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         )
     for name in ("pad_token", "unk_token"):
         if special.get(name) is not None and vocabulary.is_ordinary(special[name]):
-            special[name] = None  # Named or not, a text may spell it: it is read and written as text.
+            special[name] = None  # A text may spell it: it is read and written as text.
     add_tokens(backend, vocabulary, {index for index in special.values() if index is not None})
     _frame(backend, vocabulary, special, opens)
     names = {name: vocabulary.tokens[index] for name, index in special.items() if index is not None}
@@ -169,12 +169,12 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _decoder(*last: decoders.Decoder) -> decoders.Decoder:
-    """Return what turns tokens with bytes among them into text; at last these work on it."""
+    """Return the decoder of tokens that may be bytes; these steps come last."""
     return decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Return the merges by which the best token comes first, wherever in the text it can be made.
+    """Return merges that always make the best token first, anywhere in the text.
 
     Of tokens with equal scores SentencePiece takes the leftmost, which merges cannot express. The longer
     token and the longer left part come first here, which is the same for runs of one character.
@@ -200,7 +200,7 @@ def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 def _frame(
     backend: Tokenizer, vocabulary: Vocabulary, special: Mapping[str, int | None], opens: bool
 ) -> None:
-    """Make the tokenizer put BOS and EOS around a text where the file says so, or its kind does."""
+    """Let the tokenizer put BOS and EOS around a text if the file or its kind says so."""
     single, tokens = ["$A"], []
     for name, key, default in (("bos_token", "add_bos_token", opens), ("eos_token", "add_eos_token", False)):
         if not vocabulary.flag(key, default):

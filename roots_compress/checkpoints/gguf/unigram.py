@@ -11,7 +11,7 @@ from tokenizers.models import Unigram
 from roots_compress.checkpoints.gguf.vocabulary import CHARACTERS, KEY, SCORES, UNUSED, Vocabulary
 
 UNKNOWN_ID = 2
-"""What llama.cpp takes where a file does not say."""
+"""llama.cpp's defaults."""
 
 
 def unigram(vocabulary: Vocabulary) -> Tokenizer:

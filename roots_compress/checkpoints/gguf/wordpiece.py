@@ -33,7 +33,7 @@ SPECIAL = {
 }
 """transformers' name of a special token, and the keys of its id, the first of which counts."""
 DEFAULTS = {"cls_token": 101, "sep_token": 102, "unk_token": 100, "pad_token": 0, "mask_token": 103}
-"""What llama.cpp takes where a file does not say."""
+"""llama.cpp's defaults."""
 NEEDED = ("cls_token", "sep_token", "unk_token")
 
 
@@ -109,7 +109,7 @@ def _backend(vocabulary: Vocabulary, unknown: str, *, lowercase: bool, strip_acc
 
 
 def _framed(tokens: Sequence[str], special: Mapping[str, int]) -> processors.PostProcessor:
-    """Return what puts a text between two special tokens, whatever switches a file has: so does llama.cpp."""
+    """Return the processor that puts a text between two special tokens, always, as llama.cpp does."""
     first, last = special["cls_token"], special["sep_token"]
     return processors.TemplateProcessing(
         single=["cls_token", "$A", "sep_token"],
