@@ -1,6 +1,6 @@
-"""What a family of models is: its configuration both ways, and the place of each of its tensors.
+"""The interface of model families: reading and writing configurations, and the place of each tensor.
 
-Torch-free: a source can be judged before anything heavy is loaded.
+Torch-free, so that a source is checked before heavy libraries are loaded.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ CAUSAL: dict[tuple[str, ...], tuple[bool | None, ...]] = {
     ("decoder",): (True,),
     ("encoder",): (False, None),
 }
-"""What `is_causal` may say where a model has only these stacks; of both together one would be another."""
+"""Allowed values of `is_causal` for a model with only these stacks."""
 
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-"""How the first BERTs call the parts of a norm, as transformers reads them too."""
+"""The first BERTs' names for the parts of a norm, which transformers reads too."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One source tensor, and the ROOTS tensors it becomes."""
+    """One source tensor, and the ROOTS tensors made from it."""
 
     source: str
     targets: tuple[str, ...]
@@ -38,10 +38,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Computed:
-    """ROOTS tensors that several source tensors make together; those may have places of their own too.
+    """ROOTS tensors computed from several source tensors, which may have their own places too.
 
     Attributes:
-        write: given the ROOTS tensors, source tensors that make them.
+        write: computes source tensors from the ROOTS tensors.
     """
 
     sources: tuple[str, ...]
@@ -55,22 +55,22 @@ class Family:
     """How one `model_type` maps to ROOTS.
 
     Attributes:
-        read: makes a specification of a configuration; keys that it leaves are refused.
-        write: makes a configuration of a specification, as well as it can: reading it back tells whether the
-            family can express the model.
-        rules: the place of each tensor that a model of this specification has.
-        prefix: what stands before most names, and which some checkpoints leave out.
-        headed: what names begin with that never have the prefix.
-        ignored: tensors that checkpoints carry and nothing reads: `{}` is a layer's number, or an expert's.
-        apart: what names begin with of the parts that a model of this specification leaves out.
-        copies: names under which a tensor may be stored too, or alone, by its name: what shares a tensor in
+        read: makes a specification from a configuration; keys that it does not take are refused.
+        write: makes a configuration from a specification, as far as possible: reading it back shows whether
+            the family can express the model.
+        rules: the place of each tensor of a model with this specification.
+        prefix: the prefix of most names, which some checkpoints leave out.
+        headed: beginnings of names that never have the prefix.
+        ignored: unused tensors in checkpoints: `{}` stands for the number of a layer or an expert.
+        apart: beginnings of the names of parts that a model with this specification leaves out.
+        copies: other names under which a tensor may be stored, by its name: those that share it in
             transformers' class.
-        absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
-        computed: the tensors that several of the source's make together, by its specification and its
-            configuration, which is empty for a model that is written.
-        factors: the factors of a configuration on what linear layers read or give. The import multiplies
-            weights by them: for each linear layer, by its name within a layer, those on weight and bias.
-        variants: small configurations, by what differs from the smallest, that tests compare with
+        absent: functions that make a ROOTS tensor from its shape, by its name, if a source lacks it.
+        computed: the tensors computed from several source tensors, by specification and configuration (empty
+            when a model is written).
+        factors: a configuration's factors on inputs or outputs of linear layers, which the import folds into
+            weights: those on weight and bias, by the linear layer's name within a layer.
+        variants: small configurations, as differences from the smallest, that tests compare with
             transformers' own classes.
     """
 
@@ -95,10 +95,10 @@ class Family:
         return self.architecture.endswith(("ForCausalLM", "LMHeadModel"))
 
     def read_config(self, switches: Switches) -> ModelSpec:
-        """Return the specification that a configuration asks for.
+        """Return the specification for a configuration.
 
         Raises:
-            InputError: a key is unknown or absent, a value is impossible, or a switch is beyond ROOTS.
+            InputError: a key is unknown or absent, a value is impossible, or ROOTS cannot express a switch.
         """
         try:
             spec = self.read(switches)
@@ -107,7 +107,7 @@ class Family:
         except ValueError as error:
             switches.refuse(str(error))
         if switches.has("is_causal"):
-            # transformers hands it on to every attention, whatever the class, and takes null for false.
+            # transformers passes it to every attention, whatever the class, and treats null as false.
             value = switches.take("is_causal")
             if not is_among(value, CAUSAL.get(tuple(spec.stacks), ())):
                 switches.refuse(f"is_causal is {shown(value)}, which no model of this family does")
@@ -116,7 +116,7 @@ class Family:
 
 
 def bare_name(name: str, prefix: str) -> str:
-    """Return a tensor's name as the rules have it."""
+    """Return a tensor's name in the form of the rules."""
     while not name.startswith(prefix):
         prefix = prefix.partition(".")[2]
     name = name.removeprefix(prefix)
