@@ -40,7 +40,7 @@ WIDTH = 110
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the program to end: it saves what it can and leaves with the signal's exit code."""
+    """A signal to end the program: it saves its state and exits with the signal's code."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class RootsGroup(HelpfulGroup):
     """The verbs; turns the project's own errors and interruptions into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was typed."""
+        """Run the given verb."""
         gc.enable()  # `__main__` starts without it
         with opened([*getattr(ctx, "_protected_args", ()), *ctx.args]) as output:
             return self._invoke(ctx, output)
@@ -69,13 +69,13 @@ class RootsGroup(HelpfulGroup):
         except Interrupted as interruption:
             self._end_interrupted(ctx, output, interruption)
         except Exception as error:
-            # A library that an interruption breaks into, as while it is imported, may say so in its own way.
+            # A library that is interrupted, for example while it is imported, may raise its own exception.
             if (before := _interruption_before(error)) is None:
                 raise
             self._end_interrupted(ctx, output, before)
 
     def _end_interrupted(self, ctx: Any, output: Output, interruption: Interrupted) -> NoReturn:
-        """Say what is kept, and leave with the signal's exit code."""
+        """Say what is kept, and exit with the signal's code."""
         from roots_compress.events import Error
 
         output.end_display(failed=True)
@@ -86,18 +86,18 @@ class RootsGroup(HelpfulGroup):
 
 
 def _interruption_before(error: BaseException | None) -> Interrupted | None:
-    """Return the interruption that an error came of; None where there was none."""
+    """Return the interruption that caused an error; None if there was none."""
     while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _refusal(error: OSError) -> StageError:
-    """Return what to tell of an error of the system that nothing else explains."""
+    """Return the message for an otherwise unexplained system error."""
     if error.filename is None:
         try:
             Path.cwd()
-        except OSError as gone:  # transformers asks for it when it is imported.
+        except OSError as gone:  # transformers needs it when it is imported.
             return StageError(
                 f"the current folder cannot be found: {gone.strerror}", remedy="Change to one that exists."
             )
@@ -176,7 +176,7 @@ WHAT_IS_KEPT = {
     ),
     "data": "what was written is kept; the same command goes on from there",
 }
-"""What an interruption of a verb leaves, where it leaves anything."""
+"""What remains after an interruption of a verb, if anything."""
 
 
 def main() -> None:
@@ -200,20 +200,20 @@ def main() -> None:
         run_on_streams(app if here is None else partial(_one_of_several, here))
     except (SystemExit, Interrupted) as ending:
         code = ending.code if isinstance(ending, SystemExit) else ending.exit_code
-        if received and code == ABORTED:  # What typer makes of a signal before a verb begins, or after it.
+        if received and code == ABORTED:  # Typer's exception for a signal before or after a verb.
             code = 128 + received[0]
         if left_behind():
             os._exit(code if isinstance(code, int) else int(code is not None))
         raise SystemExit(code) from None
     finally:
-        # Python still takes modules and threads down, where an exception could only be printed.
+        # Python still shuts down modules and threads, where an exception could only be printed.
         for number in ENDINGS:
             if signal.getsignal(number) is interrupt:
                 signal.signal(number, end_at_once)
 
 
 def _one_of_several(here: Launched) -> None:
-    """Run the verb in process 0 of those that a launcher started; the others serve it until it ends."""
+    """Run the verb in process 0 of a launcher's processes; the others serve it until it ends."""
     from roots_compress.training.parallel.launch import end_followers, follow
 
     if here.rank:

@@ -1,4 +1,4 @@
-"""What a shell offers for the arguments of verbs: recipes, checkpoints, runs and graphs."""
+"""Shell completion of verbs' arguments: recipes, checkpoints, runs and graphs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folders(incomplete: str) -> list[str]:
 
 
 def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
-    """Return the paths that go on from what was typed: folders, with a slash at their end, and wanted files.
+    """Return the paths that complete the typed text: folders, with a final slash, and wanted files.
 
     What is in a folder is offered along with it where nothing else is: else bash would put a space after it.
     """

@@ -1,4 +1,4 @@
-"""Verbs whose options are made from settings, which takes longer than the list of all verbs may."""
+"""Verbs whose options are made from settings, which is too slow for the list of all verbs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from roots_compress.cli.help import Verb
 
 @dataclass(frozen=True)
 class Deferred:
-    """A verb that is made once its options are asked for; the list of verbs does not ask."""
+    """A verb that is made when its options are needed; the list of verbs does not need them."""
 
     summary: str
-    """What the list says of it."""
+    """Its summary in the list."""
     make: Callable[[], Callable[..., None]]
     example: Callable[[], str]
     """Returns a command with the verb, which its help shows."""

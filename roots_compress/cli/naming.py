@@ -1,4 +1,4 @@
-"""The names that settings have on one command line: what was typed to give them, or would be."""
+"""The names of settings on a command line: the options with which they were, or would be, given."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Names:
     """The names that settings have on one command line.
 
     Args:
-        verb: what was typed first; it is the name of its stage as a whole, and of groups of keys.
-        source: how the model is given: an option, or the argument's name.
+        verb: the typed verb; it names its whole stage, and groups of keys.
+        source: the model's option, or the argument's name.
         run: the options that set keys of the whole run.
         stage: those that set keys of the verb's stage.
-        given: what was typed of the stage.
+        given: the typed settings of the stage.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Names:
         self._run: dict[Location, str] = {option.key: option.name for option in run} | {("model",): source}
 
     def shown(self, last_stage: int | None = None) -> AbstractContextManager[None]:
-        """Let a RootsError inside the block name what was typed.
+        """Let a RootsError inside the block name the typed options.
 
         Args:
             last_stage: the verb's stage among the run's; settings of others keep their names. None: there is
@@ -67,11 +67,11 @@ class Names:
         ]
         if typed:
             return ", ".join(typed)
-        # A flag is not at fault: it gives one right value.
+        # A flag cannot be at fault: its only value is valid.
         is_group = any(option.key[: len(key)] == key != option.key for option in self._stage)
         return self._verb if is_group or key == ("kind",) else own.get(None, f"{OPTION} {dotted}")
 
 
 def _rest(key: Location, group: Location) -> str:
-    """Return which key of a group is meant, where the group was given as a whole."""
+    """Return the meant key of a group that was given as one value."""
     return f" ({'.'.join(map(str, key[len(group) :]))})" if len(key) > len(group) else ""

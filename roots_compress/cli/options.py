@@ -50,7 +50,7 @@ ThreadsOption = Annotated[
 
 
 def named(source: Path | None) -> Path | None:
-    """Return where a model lies that was named on the command line."""
+    """Return the path of a model that was named on the command line."""
     return None if source is None else on_disk(source)
 
 
@@ -99,10 +99,9 @@ SetOption = Annotated[
 
 
 def with_options(**groups: Sequence[FieldOption]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a verb take options of fields: a parameter by the name of a group gets what was typed of it.
+    """Let a verb take options of fields: a parameter with the name of a group gets its typed values.
 
-    Typer reads a verb's options off its signature; this writes that signature out, and gathers the values
-    again.
+    Typer reads a verb's options from its signature; this writes the signature, and collects the values.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -132,7 +131,7 @@ def _python_name(option: FieldOption) -> str:
 
 
 def _given(options: Sequence[FieldOption], values: dict[str, Any]) -> list[Assignment]:
-    """Take out of the values of a verb's parameters those of some options, and return what was typed."""
+    """Remove the values of some options from a verb's parameters, and return the typed ones."""
     typed = [(option, values.pop(_python_name(option))) for option in options]
     return [
         Assignment(option.name, option.key, _as_in_a_recipe(option, value))
@@ -142,7 +141,7 @@ def _given(options: Sequence[FieldOption], values: dict[str, Any]) -> list[Assig
 
 
 def _parameter(option: FieldOption, headings: Mapping[str, str], typed: Mapping[Any, str]) -> Parameter:
-    """Return the parameter that Typer reads an option off.
+    """Return the parameter from which Typer makes an option.
 
     Args:
         headings: of a verb's help, by the first of an option's key.
@@ -176,13 +175,13 @@ def _parameter(option: FieldOption, headings: Mapping[str, str], typed: Mapping[
 
 
 def _as_typed(named: re.Match[str], typed: Mapping[Any, str]) -> str:
-    """Return a setting that a help names as a recipe has it, `records: tags`, as it is typed."""
+    """Return a setting in a help text, `records: tags`, in its typed form."""
     option = typed.get(named[1])
     return f"`{' '.join(filter(None, (option, named[2])))}`" if option else named[0]
 
 
 def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
-    """Return what was typed as a recipe holds it; paths that are typed start from the current folder.
+    """Return a typed value in a recipe's form; typed paths start from the current folder.
 
     Raises:
         InputError: numbers with colons between are something else.

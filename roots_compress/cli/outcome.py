@@ -1,4 +1,4 @@
-"""What a run ends with on the command line: its gates, and the files that were asked for."""
+"""The end of a run on the command line: its gates, and its output files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JUnitOption = Annotated[
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse a file that was asked for and cannot be written, before any work.
+    """Refuse an output file that cannot be written, before any work.
 
     Raises:
         InputError: it cannot.
@@ -41,10 +41,10 @@ def check_output(path: Path | None) -> None:
 
 @contextmanager
 def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
-    """Write what is known of a run as JUnit XML where it fails or is stopped inside the block.
+    """Write a run's state as JUnit XML if it fails or is stopped inside the block.
 
     Args:
-        junit: the file, if one was asked for; an earlier run's is taken away.
+        junit: the file, if any; an earlier run's is removed.
     """
     if junit is not None:
         junit.unlink(missing_ok=True)
@@ -55,14 +55,14 @@ def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
             from roots_compress.pipeline.unfinished import unfinished_junit
             from roots_compress.run.outputs import write_output
 
-            with suppress(RootsError, OSError):  # the failure itself is what is told
+            with suppress(RootsError, OSError):  # the failure itself is reported
                 if (text := unfinished_junit(run)) is not None:
                     write_output(junit, text)
         raise
 
 
 def tell_where(metrics: RunMetrics, run: Path) -> None:
-    """Tell where the result of a run is, the folder of its last stage, and its report."""
+    """Print the paths of a run's result (its last stage's folder) and its report."""
     tell(f"Result: {run / Path(metrics.stages[-1].onnx).parts[0]}")
     tell(f"Report: {run / 'report.html'}")
 
@@ -70,12 +70,12 @@ def tell_where(metrics: RunMetrics, run: Path) -> None:
 def conclude(
     metrics: RunMetrics, *, where: Path, junit: Path | None = None, remedy: str | None = None
 ) -> None:
-    """Tell what came of each gate, and end with exit code 3 where one was missed.
+    """Print the result of each gate, and end with exit code 3 if one was missed.
 
     Args:
         metrics: of the finished run.
-        where: what was carried out: the recipe, or the run's folder.
-        junit: the file for JUnit XML, if one was asked for.
+        where: the recipe that was carried out, or the run's folder.
+        junit: the file for JUnit XML, if any.
         remedy: what to do about a missed gate; None: change the recipe.
 
     Raises:

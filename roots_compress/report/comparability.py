@@ -1,4 +1,4 @@
-"""By what the quality of two runs can be compared: the same text and protocol, the same tokenizer."""
+"""Checks whether the quality of two runs can be compared: the same text, protocol and tokenizer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OTHER_TOKENIZER = "the tokenizers differ"
 
 @dataclass(frozen=True)
 class Basis:
-    """What two protocols have in common."""
+    """The common part of two protocols."""
 
     unlike: tuple[str, ...] = ()
-    """What of text and windows differs, in words. With anything, no figure of quality compares."""
+    """Differences of text and windows, in words. With any, no figure of quality can be compared."""
     same_tokenizer: bool = True
 
     def allows(self, metric: Metric) -> bool:
@@ -30,11 +30,11 @@ class Basis:
     def compare(
         self, metric: Metric, before: Mapping[str, float], after: Mapping[str, float]
     ) -> tuple[float | None, str]:
-        """Return a metric against another row's, and what must be said of it.
+        """Return a metric compared with another row's, and a remark.
 
-        Where the tokenizers alone differ, a metric such as perplexity is compared by its `logarithm`, bits
-        per byte: the ratio is the one that it would have in tokens of the other row. With b bits a byte and a
-        perplexity P, log2(P) is b times the bytes of a token, so that this ratio is P ** (b' / b - 1).
+        If only the tokenizers differ, a metric such as perplexity is compared by its `logarithm`, bits per
+        byte: the ratio is converted to tokens of the other row. With b bits a byte and a perplexity P,
+        log2(P) is b times the bytes of a token, so that this ratio is P ** (b' / b - 1).
 
         Args:
             metric: what is compared.

@@ -23,7 +23,7 @@ from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
 
 MISSING = "n/a"
-"""Stands in tables for what is not known."""
+"""Text in tables for an unknown value."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Comparison:
     rows: tuple[ComparedRow, ...]
     """Every stage of every run, in their order."""
     differences: tuple[Difference, ...]
-    """Of each run but the first, by the axes that compare."""
+    """Differences of each run except the first, by the axes that compare."""
     sentences: tuple[str, ...]
-    """Which run is better for what, a sentence each."""
+    """Which run is best in each figure, one sentence each."""
     settings: tuple[SettingDifference, ...]
     """The settings in which the recipes differ."""
     remarks: tuple[str, ...]
-    """What does not compare, and why."""
+    """Figures that cannot be compared, with reasons."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what stands in JSON: all of it, but for the figures of rows text by text."""
+        """Return it as JSON, without the figures of single texts."""
         rows = []
         for row in self.rows:
             figures = {key: replace(figure, paired=None) for key, figure in row.figures.items()}
@@ -62,13 +62,13 @@ def comparison(
 ) -> Comparison:
     """Return runs side by side.
 
-    Figures of quality are compared only where text, windows and tokenizer agree; those that do not depend on
-    the tokenizer, where text and windows do. Speeds are never compared across runs: each is given as a ratio
-    to its own run's baseline, which was timed in turns with it.
+    Figures of quality are compared only if text, windows and tokenizer agree; those that do not depend on the
+    tokenizer, if text and windows agree. Speeds are never compared across runs: each is given as a ratio to
+    its own run's baseline, which was timed in turns with it.
 
     Args:
         runs: a name (its folder, say) and the figures of each run; at least one.
-        settings: the recipe of each with every default filled in, None where it is not known.
+        settings: the recipe of each with every default filled in, None if unknown.
 
     Raises:
         InputError: the runs are not of one task.

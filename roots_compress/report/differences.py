@@ -12,7 +12,7 @@ from roots_compress.results import Metrics
 from roots_compress.tasks.figures.figures import Metric, percent
 
 MEMORY_NOISE = 0.02
-"""Peak memory of one graph differs by as much from one process to the next; less is no difference."""
+"""Peak memory of one graph varies by this much between processes; smaller differences do not count."""
 
 
 QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
@@ -28,12 +28,12 @@ class Figure:
     value: float
     interval: Interval | None = None
     paired: Metrics | None = None
-    """Of the metric that decides: the row, which holds it text by text, so that two compare in pairs."""
+    """For the main metric: the row, which has its values for each text, so that two rows compare in pairs."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A figure that runs are compared by."""
+    """A figure by which runs are compared."""
 
     key: str
     """As in CSV and JSON: `bytes`, `perplexity`, `decode_speedup`."""
@@ -45,7 +45,7 @@ class Axis:
 
     @property
     def compared_as(self) -> str:
-        """What decides whether runs compare by it: some tasks' quality is likeness to the first model."""
+        """The kind of comparability: some tasks' quality is similarity to the first model."""
         return "agreement" if self.metric is not None and self.metric.to_first else self.kind
 
     def shown(self, value: float) -> str:
@@ -92,7 +92,7 @@ def _alike(axis: Axis, one: Figure, other: Figure) -> bool:
 
 
 def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
-    """Whether two figures differ by more than is known of their noise."""
+    """Whether two figures differ by more than their known noise."""
     if axis.kind == "memory":
         return abs(one.value - other.value) > MEMORY_NOISE * max(one.value, other.value)
     if (difference := _difference(one, other)) is not None:
@@ -102,7 +102,7 @@ def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
 
 
 def _difference(one: Figure, other: Figure) -> Interval | None:
-    """Return the interval of two figures' difference, text by text; None where they are not so known."""
+    """Return the interval of two figures' difference over texts; None if their texts' values are unknown."""
     if one.paired is None or other.paired is None:
         return None
     return paired_difference(one.paired, other.paired)
@@ -125,7 +125,7 @@ def differences(axes: Sequence[Axis], last: Sequence[ComparedRow]) -> Iterator[D
 
 
 def sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
-    """Yield which run is best by an axis; nothing where fewer than two have the figure."""
+    """Yield which run is best by an axis; nothing if fewer than two have the figure."""
     having = [row for row in last if axis.key in row.figures]
     if len(having) < 2:
         return

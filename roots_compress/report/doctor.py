@@ -1,4 +1,4 @@
-"""What this machine offers: versions, providers, threads, memory, disk; and what a lack disables."""
+"""The machine's versions, providers, threads, memory and disk, and the effects of missing parts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PURPOSE = {
     "sentencepiece": "checkpoints whose only tokenizer is a SentencePiece model",
     "filelock": STAGES,
 }
-"""What there is not without each library."""
+"""The functions that need each library."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found."""
+    """The result."""
 
     text: str
     needs_attention: bool = False
@@ -95,7 +95,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _instructions(instructions: str) -> Finding:
-    """Return the finding on an instruction set, and what it asks of other runtimes."""
+    """Return the finding on an instruction set, with advice for other runtimes."""
     if has_dot_products(instructions):
         return Finding(f"instruction set: {instructions}")
     finding = f"instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"

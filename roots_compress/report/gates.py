@@ -1,4 +1,4 @@
-"""Whether a run kept the bounds of its recipe and of its stages."""
+"""Checks a run against the bounds of its recipe and stages."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from roots_compress.tasks.figures.figures import Metric, Workload
 from roots_compress.tasks.registry import task_named
 
 OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio", "max_peak_rss_bytes"})
-"""Gates on what every model has."""
+"""Gates on figures of every model."""
 WEIGHED = frozenset({"max_bytes", "min_size_ratio"})
-"""Those of them that a search weighs."""
+"""Those of them that a search uses."""
 NOT_TIMED = "was not timed at a length that both have"
 UNCERTAIN = "not certain: the interval holds the limit"
 MACHINE = ("cpu", "instruction_set", "threads")
-"""What of the machine must be the same for the gains of two runs to compare."""
+"""Properties of the machine that must be equal to compare the gains of two runs."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a gate bounds, as it was measured."""
+    """A measured figure that a gate bounds."""
 
     value: float | None
     interval: Interval | None = None
@@ -41,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Pair:
-    """The row that is bounded, and the one it is compared with; each in its run."""
+    """The bounded row and the row it is compared with, each in its run."""
 
     task: Task[Any]
     run: RunMetrics
@@ -51,7 +51,7 @@ class Pair:
 
     @property
     def label(self) -> str:
-        """The reference as people read it: its name, after that of its run where that is another."""
+        """The reference for people: its name, after its run's name if that is another run."""
         return self.reference.name if self.other is self.run else f"{self.other.name}/{self.reference.name}"
 
     def figures(self) -> dict[str, Callable[[], Found]]:
@@ -100,17 +100,17 @@ def _timed(measured: Measured, note: str = "") -> Found:
 
 
 def same_start(run: RunMetrics, other: RunMetrics) -> bool:
-    """Whether two runs began with models of one size, as far as their figures tell."""
+    """Whether two runs began with models of equal size, according to their figures."""
     return run.stages[0].metrics.parameters == other.stages[0].metrics.parameters
 
 
 def start_fault(run: RunMetrics, other: RunMetrics) -> str:
-    """Return why what two runs relate to their first models does not compare; nothing where it does."""
+    """Return why figures relative to two runs' first models do not compare; empty if they do."""
     return "" if same_start(run, other) else "cannot be compared: the runs began with different models"
 
 
 def gain_fault(run: RunMetrics, other: RunMetrics) -> str:
-    """Return why the gains in speed of two runs do not compare; nothing where they do."""
+    """Return why the gains in speed of two runs do not compare; empty if they do."""
     return (
         start_fault(run, other)
         or workload_fault(run.protocol, other.protocol)
@@ -119,13 +119,13 @@ def gain_fault(run: RunMetrics, other: RunMetrics) -> str:
 
 
 def workload_fault(protocol: Protocol, other: Protocol) -> str:
-    """Return why gains and peak memory were taken of other work; nothing where they were not."""
+    """Return why gains and peak memory were measured on different work; empty if they were not."""
     asked = ((max(each.contexts, default=0), each.decode_tokens) for each in (protocol, other))
     return "" if len({*asked}) == 1 else "cannot be compared: the contexts or the decoded tokens differ"
 
 
 def machine_fault(machine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return why gains on two machines do not compare; nothing where they do."""
+    """Return why gains on two machines do not compare; empty if they do."""
     unlike = [key.replace("_", " ") for key in MACHINE if machine.get(key) != other.get(key)]
     return f"cannot be compared: the runs' {' and '.join(unlike)} differ" if unlike else ""
 
@@ -196,7 +196,7 @@ def row_named(run: RunMetrics, name: str) -> StageResult | None:
 
 
 def _judged(gate: str, limit: float, found: Found, pair: Pair, *, compared: bool) -> GateResult:
-    """Return whether a bound was kept: by the best end of an interval, where there is one."""
+    """Return whether a bound was kept, by the best end of an interval, if there is one."""
     if found.value is not None and not math.isfinite(found.value):
         found = Found(None, note="is not a finite number")
     value, note, is_most = found.value, found.note, gate.startswith("max_")

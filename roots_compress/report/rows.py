@@ -1,4 +1,4 @@
-"""What a report says of each stage: its figures, beside the baseline's and those of the stage before."""
+"""The rows of a report: each stage's figures, with the baseline's and those of the stage before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from roots_compress.tasks.registry import task_named
 
 @dataclass(frozen=True)
 class Row:
-    """One stage beside the run's baseline."""
+    """One stage with the run's baseline."""
 
     task: Task[Any]
     stage: StageResult
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What the stage gained and paid, in a few words, and whether it paid at all."""
+        """The stage's gain and cost, in a few words, and whether it was worth it."""
         if self.before is None:
             return "the model that compression starts from" if self.stage.kind == "baseline" else ""
         said = [text for _, text in self._changes]
@@ -45,12 +45,12 @@ class Row:
 
     @property
     def times_smaller(self) -> float:
-        """How many times the stage's bytes go into the baseline's."""
+        """The ratio of the baseline's bytes to the stage's."""
         return self.baseline.metrics.bytes / self.stage.metrics.bytes
 
     @property
     def speedup(self) -> float:
-        """The gain over the baseline in the workload that decides."""
+        """The gain over the baseline in the main workload."""
         return self.speedup_in(self.task.workload)
 
     def speedup_in(self, workload: Workload) -> float:
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def compared_value(self) -> float:
-        """The metric that decides, against the baseline's: their ratio, or their difference."""
+        """The main metric compared with the baseline's: their ratio, or their difference."""
         return self.task.metric.compared(*quality_of(self.task, self.baseline, self.stage))
 
     @property
@@ -78,12 +78,12 @@ def rows_of(run: RunMetrics) -> tuple[Row, ...]:
 
 
 def quality_of(task: Task[Any], *stages: StageResult) -> tuple[float, ...]:
-    """Return the values of the metric that decides."""
+    """Return the values of the main metric."""
     return tuple(stage.metrics.quality[task.metric.name] for stage in stages)
 
 
 def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterator[tuple[bool, str]]:
-    """Yield what a stage changed: whether for the better, and how much in words."""
+    """Yield a stage's changes: whether for the better, and how much, in words."""
     if stage.metrics.bytes < before.metrics.bytes:
         yield True, f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller"
     for workload in task.workloads:

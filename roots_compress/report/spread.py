@@ -1,4 +1,4 @@
-"""How far timings are certain: intervals of speeds, and of ratios of speeds that were timed in turns."""
+"""Uncertainty of timings: intervals of speeds, and of ratios of speeds that were timed in turns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from roots_compress.tasks.figures.figures import Workload
 
 CONFIDENCE = 0.95
 SPEED_NOISE = 0.05
-"""Timings on a shared machine differ by this share from one run to the next; less is no difference."""
+"""Timings on a shared machine vary by this share between runs; smaller differences do not count."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure with the interval that its repeats allow."""
+    """A figure with the interval from its repeats."""
 
     value: float
     interval: Interval
@@ -49,9 +49,10 @@ def time_of(stage: StageResult, workload: Workload) -> Measured:
 def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> Measured:
     """Return how many times faster `after` is at the longest context that both rows of a run were timed at.
 
-    Rows of a run are timed in turns, so each repeat of one has its partner: what slows the machine down
-    meets both, and their ratio stays. The interval is that of these ratios' median. Files of earlier versions
-    have no repeats; there the interval is from the lowest to the highest ratio that the extremes allow.
+    Rows of a run are timed in turns, so each repeat of one is paired with one of the other: a slow machine
+    affects both, and their ratio does not change. The interval is that of these ratios' median. Files of
+    earlier versions have no repeats; there the interval is from the lowest to the highest ratio that the
+    extremes allow.
 
     Returns:
         The ratio of the medians with its interval, or `UNTIMED` where there is no common context.

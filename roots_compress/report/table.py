@@ -1,4 +1,4 @@
-"""A table for the terminal: too wide for it, it is shown as several, one below the other."""
+"""A table for the terminal; if it is too wide, it is shown as several, one below the other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Table:
     names: int = 1
     """Columns at the left that hold names."""
     section: int | None = None
-    """The row that a line goes before."""
+    """The row before which a line is drawn."""
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RichTable | Text]:
         for number, (columns, widths) in enumerate(self._parts(options.max_width)):
@@ -103,5 +103,5 @@ def _chosen(columns: list[int], full: Sequence[int], least: Sequence[int], most:
 
 
 def _literal(text: str) -> str:
-    """Return what stands for a text from a file in a rich table: neither markup nor control characters."""
+    """Return a file's text for a rich table, without markup and control characters."""
     return escape(printable(text))

@@ -1,7 +1,7 @@
 """The decision that a run's figures support, in one sentence with its reason.
 
-The last stage is compared with the run's first row. Gates decide what they bound. What no gate bounds is
-judged by `TOLERATED_COST` and by the noise of timings.
+The last stage is compared with the run's first row. Gates decide on the figures that they bound. Other
+figures are judged by `TOLERATED_COST` and by the noise of timings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.registry import task_named
 
 TOLERATED_COST = 1.05
-"""How many times worse the metric that decides may be where no gate bounds quality: 5% more perplexity."""
+"""The most that the main metric may get worse if no gate bounds quality: 5% more perplexity."""
 LONGEST_NAME = 60
 """Characters of a stage's name that a report shows."""
 Decision = Literal["ship", "do not ship", "undecided"]
@@ -28,7 +28,7 @@ Decision = Literal["ship", "do not ship", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do with the last stage of a run, and why."""
+    """The decision on a run's last stage, with its reason."""
 
     decision: Decision
     reason: str
@@ -115,7 +115,7 @@ class _Changes:
 
     @property
     def cost(self) -> float:
-        """How many times worse the metric that decides has become."""
+        """The factor by which the main metric has become worse."""
         metric = self.task.metric
         return metric.cost(metric.compared(*quality_of(self.task, self.first, self.last)))
 
@@ -170,7 +170,7 @@ class _Changes:
 
 
 def factor(value: float) -> str:
-    """Return how many times, as a sentence tells it: `4.6x`, `1.05x`, `12x`."""
+    """Return a factor for a sentence: `4.6x`, `1.05x`, `12x`."""
     return f"{value:.{2 if value < 1.1 else 1 if value < 9.95 else 0}f}x"
 
 

@@ -1,1 +1,1 @@
-"""What a verb shows while it works: on a terminal, in lines, or as JSON."""
+"""The display of a working verb: on a terminal, in lines, or as JSON."""

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import RootsError, printable
 
-if TYPE_CHECKING:  # Below it is imported where it is needed: help is not to wait.
+if TYPE_CHECKING:  # Imported late, so that help does not wait for it.
     from rich.console import Console
 
 PIPED_WIDTH = 200
-"""Columns of a table that is not written to a terminal, where nothing folds it."""
+"""Columns of a table that is not on a terminal, so that it is not folded."""
 
 
 MOST_CHARACTERS = 4000
-"""Of a message: what is named in one may come from a file, and be as long."""
+"""Most characters of a message: text from a file may be long."""
 
 
 def stdout() -> Console:
-    """Return the console for tables: what a pipe should carry."""
+    """Return the console for tables, on standard output."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def rendered(items: Iterable[Any]) -> str:
-    """Return what `stdout` prints of tables into a pipe."""
+    """Return tables as `stdout` prints them into a pipe."""
     from rich.console import Console
 
     text = io.StringIO()
@@ -38,8 +38,8 @@ def rendered(items: Iterable[Any]) -> str:
 
 
 def write(text: str) -> None:
-    """Write text to standard output at once and as it is."""
-    # Not by typer.echo, which takes escape sequences out of what a pipe is to carry.
+    """Write text to standard output immediately and unchanged."""
+    # Not by typer.echo, which removes escape sequences from output to a pipe.
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -53,7 +53,7 @@ def say(text: str) -> None:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print a line: on a narrower terminal folded between words, elsewhere in one piece."""
+    """Print a line: folded between words on a narrow terminal, otherwise in one piece."""
     from rich.text import Text
 
     shown = printable(text)
@@ -63,7 +63,7 @@ def print_line(console: Console, text: str) -> None:
 
 
 def _folded(line: str, width: int) -> Iterator[str]:
-    """Yield a line in parts of a width; a longer word, as a path may be, stays whole and can be copied."""
+    """Yield a line in parts of a width; a longer word, such as a path, stays whole and can be copied."""
     from rich.cells import cell_len
 
     part = ""

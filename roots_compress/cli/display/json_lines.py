@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from roots_compress.events import Event, WorkAdvanced
 
 SECONDS = 1.0
-"""Of work, how far it is is written at most so often."""
+"""Least seconds between two events on the progress of some work."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -35,7 +35,7 @@ class JsonLines:
 
 
 def document(event: Event) -> dict[str, Any]:
-    """Return an event as it is written."""
+    """Return an event in its written form."""
     fields = event.to_json()
     when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     written = {key: fields.pop(key) for key in ("schema", "event")}

@@ -25,7 +25,7 @@ LINE_SECONDS = 15.0
 
 
 def line_of(event: Event) -> str | None:
-    """Return what one event says in a line of its own; None where it says nothing."""
+    """Return the line for an event; None if it has none."""
     match event:
         case Message(text):
             return text
@@ -62,9 +62,9 @@ def heading_of(event: Event) -> str | None:
 class Lines:
     """A sink that prints lines.
 
-    Of long work a line is printed after 15 seconds of silence; the longer the work lasts, the longer the
-    silences may be (a twentieth of its time so far). Of work that tells more than how far it is, as a
-    training does of its loss, there is also a line at the first step, the last, and every tenth of the way.
+    Long work prints a line after 15 seconds of silence, later after a twentieth of its time so far. Work with
+    more than its progress, such as a training with its loss, also prints a line at the first step, the last,
+    and every tenth of its steps.
     """
 
     def __init__(self, console: Console) -> None:
@@ -72,7 +72,7 @@ class Lines:
         self._paces: dict[str, _Pace] = {}
 
     def __call__(self, event: Event) -> None:
-        """Print what there is to say of an event."""
+        """Print an event's line, if any."""
         if (heading := heading_of(event)) is not None:
             self._console.rule(Text(printable(heading)), align="left")
         elif (line := line_of(event)) is not None:
@@ -84,7 +84,7 @@ class Lines:
 
 
 def advance(event: WorkAdvanced) -> str:
-    """Return how far some work is as a line."""
+    """Return the progress of some work as a line."""
     phase = f"{event.phase} " if event.phase else ""
     parts = (
         f"{event.work}: {phase}{event.done}/{event.total}",

@@ -12,7 +12,7 @@ from roots_compress.events import Event, StageFinished
 
 
 class Terminal(Console):
-    """A terminal whose cursor is always seen: so a program that is killed leaves it as it was."""
+    """A terminal whose cursor is always visible, so that a killed program leaves it usable."""
 
     def show_cursor(self, show: bool = True) -> bool:
         """Do nothing."""
@@ -20,7 +20,7 @@ class Terminal(Console):
 
 
 class Live:
-    """A sink that shows what goes on while it does, and leaves the chain of a run when it ends.
+    """A sink that shows the current work, and leaves the chain of a run on the terminal at the end.
 
     Args:
         console: a terminal whose cursor can be moved.
@@ -32,7 +32,7 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        # What a finished stage came to is in its line of the chain.
+        # The result of a finished stage is in its line of the chain.
         if not isinstance(event, StageFinished) and (line := line_of(event)) is not None:
             print_line(self._console, line)
         was_run = self._view.run_is_open
@@ -44,7 +44,7 @@ class Live:
             self._stop(leave=was_run)
 
     def close(self, failed: bool) -> None:
-        """End the display, whatever goes on."""
+        """End the display in any case."""
         was_run = self._view.run_is_open
         self._view.stop(failed=failed)
         self._stop(leave=was_run)

@@ -26,7 +26,7 @@ _CURRENT: ContextVar[Output] = ContextVar("output")
 
 
 class Output:
-    """What one call of the command line writes."""
+    """The output of one call of the command line."""
 
     def __init__(self) -> None:
         self._verb = ""
@@ -36,7 +36,7 @@ class Output:
 
     @cached_property
     def events(self) -> Events:
-        """Where events go: until a verb begins, lines for people."""
+        """The sink of events: until a verb begins, lines for people."""
         # Here and below: help is not to wait for this.
         from roots_compress.cli.display.lines import Lines
         from roots_compress.events import Events
@@ -44,7 +44,7 @@ class Output:
         return Events(Lines(stderr()))
 
     def begin(self, verb: str, *, quiet: bool, as_json: bool) -> None:
-        """Have events go where the options of a verb say."""
+        """Send events to the sink of a verb's options."""
         from roots_compress.events import Events, VerbStarted
 
         self._verb = verb
@@ -58,7 +58,7 @@ class Output:
         self.events.emit(VerbStarted(verb, __version__))
 
     def _begin_json(self) -> Sink:
-        """From now on, turn what is written to standard output into events."""
+        """From now on, turn text on standard output into events."""
         from roots_compress.cli.display.json_lines import JsonLines
 
         self._json = sink = JsonLines(sys.stdout)
@@ -84,7 +84,7 @@ class Output:
         return display
 
     def follow(self, sink: Sink, close: Callable[[bool], None]) -> None:
-        """Tell one more sink of the events from now on.
+        """Add a sink for the events from now on.
 
         Args:
             close: called at the end, with whether the verb failed.
@@ -95,7 +95,7 @@ class Output:
         self._closing.append(close)
 
     def give(self, result: Any) -> None:
-        """Emit the verb's result, under `--json`; what is written for people after it is left out."""
+        """Emit the verb's result, under `--json`; later text for people is left out."""
         if self._json is not None and self._result_lines is not None:
             from roots_compress.events import Result
 
@@ -115,7 +115,7 @@ class Output:
         self.report(Error(error.message, error.where, error.remedy, error.exit_code))
 
     def report(self, event: Event) -> None:
-        """Emit an event to JSON alone: people are told otherwise."""
+        """Emit an event only to JSON: people see it in another way."""
         if self._json is not None:
             self._json(event)
 
@@ -127,8 +127,8 @@ class Output:
             self._json(VerbFinished(exit_code))
 
     def end_display(self, *, failed: bool) -> None:
-        """Take the display away, and give standard output back."""
-        while self._closing:  # A tracker may tell that it failed, which the display must still show.
+        """Remove the display, and restore standard output."""
+        while self._closing:  # A tracker may report a failure, which the display must still show.
             self._closing.pop()(failed)
         if "events" not in vars(self):
             return  # Nothing has begun.
@@ -174,7 +174,7 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
         code = ending.exit_code
         raise
     except Exception as error:
-        # A mistake in the options: what tells people of it is Typer.
+        # A mistake in the options: Typer reports it to people.
         if (message := getattr(error, "format_message", None)) is not None:
             code = getattr(error, "exit_code", 2)
             if "--json" in typed:
@@ -191,7 +191,7 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
 
 @contextmanager
 def _told_warnings(output: Output) -> Iterator[None]:
-    """Within the block, tell each warning of a source once; others are shown as before."""
+    """Within the block, report each warning of a source once; others are shown as before."""
     told = set[str]()
     with warnings.catch_warnings():
         warnings.simplefilter("always", SourceWarning)
@@ -211,22 +211,22 @@ def _told_warnings(output: Output) -> Iterator[None]:
 
 
 def current() -> Output:
-    """Return the output of the verb that runs; a function that is called without one has its own."""
+    """Return the running verb's output; a function called without a verb has its own."""
     return _CURRENT.get(None) or Output()
 
 
 def events() -> Events:
-    """Return where the verb's events go."""
+    """Return the sink of the verb's events."""
     return current().events
 
 
 def tell(text: str) -> None:
-    """Tell people what is no result."""
+    """Show text to people that is not a result."""
     events().say(text)
 
 
 def track(name: str | None) -> None:
-    """Have a tracker record the run, if one is named.
+    """Let a tracker record the run, if one is named.
 
     Raises:
         InputError: its library is not installed.
@@ -244,6 +244,6 @@ def give(result: Any) -> None:
 
 
 def give_run(metrics: RunMetrics, folder: Path, **others: Any) -> None:
-    """Give the result of a verb that carried a run out."""
+    """Give the result of a verb that carried out a run."""
     report = str(folder / "report.html")
     give({"run": str(folder), "report": report, "metrics": metrics.to_json(), **others})

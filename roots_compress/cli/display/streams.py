@@ -1,7 +1,7 @@
-"""Standard output and error where they are closed, full, gone, or of an encoding that lacks a character.
+"""Standard output and error that may be closed, full, gone, or lack a character in their encoding.
 
-Standard output carries what was asked for: where it cannot be written to, the program ends with exit code 1.
-Standard error only tells how far the work is: the work goes on without it.
+Standard output carries the result: if it cannot be written to, the program ends with exit code 1. Standard
+error only shows progress: the work goes on without it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ STDOUT, STDERR = 1, 2
 
 
 class OutputError(Exception):
-    """Standard output cannot be written to. No OSError: no handler of errors of files is to catch it."""
+    """Standard output cannot be written to. Not an OSError, so that no handler of file errors catches it."""
 
 
 class _Stream(io.FileIO):
-    """A standard stream that cannot fail twice: after a first failure it takes all that comes and drops it.
+    """A standard stream that fails at most once: after the first failure it accepts and drops everything.
 
     Args:
         number: the file descriptor, which stays open.
@@ -90,7 +90,7 @@ def run_on_streams(program: Callable[[], object]) -> NoReturn:
 
 
 def _fill_descriptors() -> None:
-    """Open the null device where a standard descriptor is closed, lest another file get its number."""
+    """Open the null device for a closed standard descriptor, so that no other file gets its number."""
     for number in range(3):
         try:
             os.fstat(number)

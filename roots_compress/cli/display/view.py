@@ -1,7 +1,7 @@
-"""What the live display knows of a verb's work, and the lines that it shows of it.
+"""The live display's state of a verb's work, and its lines.
 
-A line is never folded: what does not fit the terminal's width is left out, least important parts first, then
-cut off. So the display has the height that it is drawn with, whatever the terminal is.
+A line is never folded: parts that do not fit the terminal's width are left out, least important first, then
+the line is cut. So the display always has the height with which it is drawn.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Row:
     state: State = "waiting"
     summary: str = ""
     seconds: float | None = None
-    """What the stage took, where it has finished."""
+    """Seconds of the stage, if it has finished."""
     started: float = 0.0
 
 
@@ -60,17 +60,17 @@ class _Work:
     label: str
     advance: WorkAdvanced | None = None
     at: float = field(default_factory=time.monotonic)
-    """When it advanced last, or else began."""
+    """Time of its last progress, or of its beginning."""
 
     def seconds_left(self) -> float | None:
-        """Return the estimate, which gets less while nothing new is heard."""
+        """Return the estimate, which decreases until the next progress."""
         if self.advance is None:
             return None
         return max(0.0, self.advance.seconds_left - (time.monotonic() - self.at))
 
 
 class View:
-    """The state of what is shown; as a renderable of rich, the lines that show it."""
+    """The state of the display; as a renderable of rich, its lines."""
 
     def __init__(self) -> None:
         self._name, self._part = "", ""
@@ -110,7 +110,7 @@ class View:
                 self.run_is_open = False
 
     def stop(self, *, failed: bool) -> None:
-        """Note that nothing goes on any more."""
+        """Record that the work has ended."""
         self._works, self.run_is_open = [], False
         for row in self._rows:
             if row.state == "running":
@@ -180,14 +180,14 @@ class View:
             yield Text(_cut(f"{indent}{printable(advance.note)}", width), style="cyan")
 
     def _row_seconds_left(self, row: _Row) -> float | None:
-        """Return what a running stage still takes: as was expected, or as its work says, if that is more."""
+        """Return the remaining seconds of a running stage: as expected, or by its work, if that is more."""
         work = max((left for each in self._works if (left := each.seconds_left()) is not None), default=None)
         if row.plan.expected_seconds is None:
             return work
         return max(work or 0.0, row.plan.expected_seconds - (time.monotonic() - row.started))
 
     def _seconds_left(self) -> tuple[float | None, bool]:
-        """Return what is known of the time that the run still takes, and whether that is all of it."""
+        """Return the known remaining seconds of the run, and whether all are known."""
         left, whole = 0.0, True
         for row in self._rows:
             if row.state == "finished":

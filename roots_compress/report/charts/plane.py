@@ -1,4 +1,4 @@
-"""Points on a plane: what each stage and each candidate costs against what it gives."""
+"""Points on a plane: the cost of each stage and candidate against its gain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Spot:
     colour: int = 1
     """Of the run that it belongs to: stages of one colour are joined in their order."""
     told: str = ""
-    """What a pointer over it shows."""
+    """Text shown under a pointer."""
 
 
 def front(spots: Sequence[Spot], *, lower_is_better: bool) -> list[bool]:

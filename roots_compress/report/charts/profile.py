@@ -1,4 +1,4 @@
-"""A bar for each weight or block in the model's order: where along the model a stage made its errors."""
+"""A bar for each weight or block in the model's order: the errors of a stage along the model."""
 
 from __future__ import annotations
 
