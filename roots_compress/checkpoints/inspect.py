@@ -1,6 +1,6 @@
-"""Looking at a checkpoint before loading it: what it is, and whether it can be what it claims.
+"""Inspects a checkpoint before loading it: its kind, and whether its claims are possible.
 
-Everything here reads headers and JSON only: quick, torch-free, and never code of the checkpoint's own.
+Only headers and JSON are read: quick, torch-free, and never the checkpoint's own code.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ STORAGE_KEYS = frozenset(
         "eos_token_id",
     )
 )  # fmt: skip
-"""Keys of a ROOTS config.json beside those that describe the model."""
+"""Keys of a ROOTS config.json besides those that describe the model."""
 ROOTS_KEYS = STORAGE_KEYS | SPEC_KEYS | KEYS
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 """Keys that transformers itself writes into every config.json."""
 
 
 def inspect_source(source: Path) -> SourceInfo:
-    """Return what a checkpoint is: a ROOTS directory, another family's, an adapter's, or a GGUF file.
+    """Return the facts about a checkpoint: a ROOTS directory, another family's, an adapter's, or a GGUF file.
 
     Raises:
         InputError: it is none of these, is damaged, could run code, or holds a model ROOTS cannot express.
@@ -148,7 +148,7 @@ def _inspect_directory(directory: Path, *, tokenizer: Path | None = None) -> Sou
 
 
 def _advised(configs: Sequence[Path]) -> Path:
-    """Return the last of these checkpoints, as of a run, that a stage can still change, if any can."""
+    """Return the last of these checkpoints (of a run) that a stage can still change, if any."""
     return ([config for config in configs if _is_changeable(config)] or configs)[-1].parent
 
 
@@ -202,7 +202,7 @@ def _roots_spec(config: Mapping[str, Any], where: Path) -> ModelSpec:
 
 
 def _check_extent(spec: ModelSpec, tensors: int, parameters: int, where: Path) -> None:
-    """Refuse more layers or wider ones than the weights can be of, before a model is built of them."""
+    """Refuse more or wider layers than the weights can contain, before a model is built."""
     if len(spec.layers) > tensors:
         raise InputError(
             f"has {len(spec.layers)} layers, and the weights only {tensors} tensors",
