@@ -40,7 +40,7 @@ def builtin_documents() -> tuple[Document, ...]:
     The same Python gives the same documents; another version's differ, as its documentation does.
 
     Raises:
-        InputError: this Python carries neither, as one without source files does.
+        InputError: this Python has neither, for example because it has no source files.
     """
     stdlib = Path(sysconfig.get_path("stdlib"))
     # Syntax trees are millions of objects: searching them again and again took a quarter of the time.
@@ -77,7 +77,7 @@ def _reference_topics(stdlib: Path) -> Iterator[str]:
 
 
 def _text(node: ast.expr | None) -> str:
-    """Return a string that stands in a source as it is; of anything else, nothing."""
+    """Return the value of a plain string in a source; an empty one for anything else."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
@@ -123,7 +123,7 @@ def _parse(path: Path) -> tuple[list[str], ast.Module] | None:
 
 
 def _sections(node: Documented, lines: list[str], *, depth: int) -> Iterator[str]:
-    """Yield each definition that has a docstring, or holds one that has: its header and docstring."""
+    """Yield header and docstring of each definition that has a docstring, or contains one that has."""
     inner: list[str] = []
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         for definition in definitions(node.body):

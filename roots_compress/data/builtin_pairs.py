@@ -1,4 +1,4 @@
-"""Pairs made of plain text: a sentence without capitals and punctuation, and the sentence as it is."""
+"""Pairs made of plain text: a sentence without capitals and punctuation, and the original sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 4, 32
 
 @functools.cache
 def builtin_pairs() -> tuple[Document, ...]:
-    """Return those of the built-in corpus."""
+    """Return the pairs of the built-in corpus."""
     return restoration_pairs(builtin.builtin_documents())
 
 

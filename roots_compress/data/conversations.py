@@ -1,4 +1,4 @@
-"""Conversations as models read them: whole ones packed into windows to train on, and one by one to be judged.
+"""Conversations as model inputs: packed whole into windows for training, and single ones for evaluation.
 
 Shape legend: N windows or conversations, T tokens.
 """
@@ -25,24 +25,24 @@ from roots_compress.data.windows import IGNORED_LABEL, EvaluationWindows, Packed
 from roots_compress.errors import InputError, Text, recipe_key
 
 OPEN_WINDOWS = 16
-"""Windows that wait for a conversation that fits; more would leave less of them empty, and hold more."""
+"""Windows that wait for a fitting conversation; more would waste less space, and take more memory."""
 
 
 @dataclass(frozen=True)
 class PackedConversations(PackedWindows):
-    """Windows of whole conversations, of which the answers are scored."""
+    """Windows of whole conversations, with only the answers scored."""
 
     conversations: int = 0
-    """Conversations in them; each answer's, where a chat template makes texts of their own of them."""
+    """Conversations in them; one for each answer if a chat template makes separate texts."""
     cut: int = 0
     """Those that are longer than a window: their end is left out."""
     left_out: int = 0
-    """Conversations in which no answer begins within a window's length; they are in none."""
+    """Conversations without an answer that begins within a window's length; they are left out."""
 
 
 @dataclass(frozen=True)
 class Responses(EvaluationWindows):
-    """Held-out conversations padded on the right to one length, of which the answers are scored."""
+    """Held-out conversations padded on the right to one length, with only the answers scored."""
 
     scored: NDArray[np.bool_] = field(kw_only=True)
     """`(N, T)`."""
@@ -60,12 +60,12 @@ def pack_conversations(
     seed: int,
     limit: int | None = None,
 ) -> PackedConversations:
-    """Pack whole conversations into windows of `block_size` tokens, in an order drawn from `seed`.
+    """Pack whole conversations into windows of `block_size` tokens, in a random order from `seed`.
 
-    Each conversation goes into the fullest of a few windows that have room for it. What room is left is
-    filled with the window's first tokens, as a text of their own that is not scored: padding would enter
-    calibration statistics as if it were text. Conversations without a format are read in the tokenizer's
-    template. Arguments are those of `pack`.
+    Each conversation goes into the fullest of a few windows that have room for it. The remaining space is
+    filled with the window's first tokens, as a separate unscored text: padding would enter calibration
+    statistics as if it were text. Conversations without a format are read in the tokenizer's template.
+    Arguments are those of `pack`.
 
     Raises:
         InputError: no answer begins within a window, or the conversations cannot be rendered.
@@ -108,10 +108,10 @@ def pack_conversations(
 def responses(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, tokens: int
 ) -> Responses:
-    """Return held-out conversations at even distances, of which the answers are scored.
+    """Return evenly spaced held-out conversations, with only the answers scored.
 
-    Which ones they are does not depend on the tokenizer. Their bytes do not depend on the chat format: they
-    are those of what the assistant says. The tokens of the format's marks after an answer are scored too.
+    The choice does not depend on the tokenizer. The bytes do not depend on the chat format: they are the
+    assistant's content. The tokens of the format's marks after an answer are scored too.
 
     Args:
         longest: most tokens of a conversation; the rest of a longer one is left out.
@@ -148,14 +148,14 @@ def responses(
 
 
 def _framed(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Ids, Flags]]:
-    """Yield each conversation's tokens up to the last that is scored, opened as the tokenizer opens texts."""
+    """Yield each conversation's tokens up to the last scored one, with the tokenizer's BOS."""
 
     def framed(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
         before = missing_opening(ids, tokenizer)
         length = len(scored) - int(scored[::-1].argmax())
         ids = np.concatenate((np.array(before, np.int32), ids[:length]))
         scored = np.concatenate((np.full(len(before), False), scored[:length]))
-        scored[0] = False  # Nothing before it foretells it.
+        scored[0] = False  # Nothing before it predicts it.
         return ids, scored
 
     all_ids, all_scored, lengths = tokenised(documents, tokenizer, None, framed)
@@ -205,14 +205,14 @@ def _bytes_said(text: Document, answers: Iterator[str], end: int) -> int:
 
 
 def _kept_characters(text: str, tokenizer: PreTrainedTokenizerFast, tokens: int) -> int:
-    """Return how many of a text's characters its first tokens, with what opens it, stand for."""
+    """Return the number of a text's characters in its first tokens, special tokens included."""
     found = joined(encode([text], tokenizer))
     kept = tokens - len(missing_opening(found.ids, tokenizer))
     return int(found.ends[:kept].max(initial=0))
 
 
 def _readers_sha256(document: Document, tokenizer: PreTrainedTokenizerFast) -> str:
-    """Return a fingerprint of what decides which ids a conversation becomes: tokenizer and chat format."""
+    """Return a fingerprint of everything that determines a conversation's ids: tokenizer and chat format."""
     own = own_format(document, tokenizer)
     template = template_of(tokenizer) if own is None else own.template
     return hashlib.sha256(f"{tokenizer_sha256(tokenizer)} {template}".encode()).hexdigest()

@@ -21,17 +21,17 @@ class Span(NamedTuple):
     text: str
     scored: bool
     name: str = ""
-    """What its record calls it: `source` and `target`, `first` and `second`, or the role of a turn; '' for a
-    stretch of plain text."""
+    """Its name in the record: `source` and `target`, `first` and `second`, or the role of a turn; '' for
+    plain text."""
 
 
 class Tags(NamedTuple):
     """Labels of the words of a text."""
 
     numbers: tuple[int, ...]
-    """Of the label of each word."""
+    """The number of each word's label."""
     names: tuple[str, ...]
-    """Of all labels that there are, by their numbers."""
+    """The names of all labels, by number."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Document:
 
     spans: tuple[Span, ...]
     label: int | None = None
-    """The number of its label, where texts have labels."""
+    """The number of its label, if texts have labels."""
     score: float | None = None
-    """The number that is right for it, where texts have scores."""
+    """Its right number, if texts have scores."""
     tags: Tags | None = None
-    """The labels of its words, which are the spans that are scored, where words have labels."""
+    """The labels of its words (its scored spans), if words have labels."""
     format: ChatFormat | None = None
-    """Of a conversation: the run's own chat format; None where the model's serves."""
+    """Of a conversation: the run's chat format; None to use the model's."""
     where: str = field(default="", compare=False)
     """Of a conversation: the file and line of its record."""
 
     @classmethod
     def plain(cls, text: str) -> Document:
-        """Return a document that is scored throughout."""
+        """Return a completely scored document."""
         return cls((Span(text, True),))
 
     @property
@@ -62,7 +62,7 @@ class Document:
 
     @property
     def is_chat(self) -> bool:
-        """Whether its spans are turns of a conversation, which become text in a chat format only."""
+        """Whether its spans are turns of a conversation, which become text only in a chat format."""
         return self.spans[0].name in ROLES
 
     @property
@@ -91,4 +91,4 @@ class TextSplit:
     description: str
     """What the text is, in words for a report."""
     kind: RecordKind = "text"
-    """What each record holds."""
+    """The kind of the records."""

@@ -1,7 +1,7 @@
-"""Text to tokens: in batches of bounded size, of which arrays alone are kept.
+"""Text to tokens: in batches of bounded size, keeping only arrays.
 
-A tokenizer's own answer takes hundreds of bytes for each byte of text, so no more than a batch of it is ever
-there. The call runs in a thread, and Ctrl-C is answered at once.
+A tokenizer's result takes hundreds of bytes for each byte of text, so only one batch of it exists at a time.
+The call runs in a thread, so that Ctrl-C works immediately.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from roots_compress.system.background import interruptible
 from roots_compress.system.memory import available_memory
 
 BATCH_CHARACTERS = 1 << 19
-"""Text tokenised in one call: enough to keep the tokenizer's threads busy, and about 100 MB of its answer."""
+"""Text tokenised in one call: enough to keep the tokenizer's threads busy, with a result of about 100 MB."""
 
 BYTES_A_CHARACTER = 100
-"""Memory that a tokenizer takes at the least for a text that it cannot cut into words."""
+"""Least memory of a tokenizer, per character, for a text that it cannot cut into words."""
 SPACE_BYTE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
-"""How byte-level tokenizers spell a space."""
+"""The space in byte-level tokenizers' vocabularies."""
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A piece to be, and the characters that are read for it: its own and some before and after."""
+    """A planned piece, and the characters that are tokenised for it: its own and some before and after."""
 
     number: int
     start: int
@@ -146,7 +146,7 @@ def bytes_of_tokens(text: str, piece: Piece, carried: int) -> tuple[Places, int]
 
 
 def marks_beginnings(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Return whether the tokenizer writes a text's beginning otherwise than what follows a line end.
+    """Return whether the tokenizer treats a text's beginning differently from text after a line end.
 
     Those with a space before every text do, as Llama 2's and Mistral's.
     """
@@ -175,7 +175,7 @@ def library_faults() -> Iterator[None]:
 
 
 def _counts_characters(backend: Tokenizer) -> bool:
-    """Whether the tokenizer cuts words by their places, so that no part has the tokens of the whole text."""
+    """Whether the tokenizer cuts words by position, so that parts have other tokens than the whole text."""
     rule = backend.pre_tokenizer
     return rule is not None and "FixedLength" in rule.__getstate__().decode()
 
@@ -257,7 +257,7 @@ def _arrays(encoding: Encoding, first: int, places: bool) -> Tokens:
 
 
 def _agree(left: Tokens, right: Tokens, cut: int) -> bool:
-    """Return whether two readings have the same tokens around a cut, and none across it."""
+    """Return whether two tokenisations agree around a cut, with no token across it."""
     near = CONTEXT_CHARACTERS // 2
     ids: list[list[int]] = []
     places: list[list[int]] = []
@@ -271,7 +271,7 @@ def _agree(left: Tokens, right: Tokens, cut: int) -> bool:
 
 
 def _own(text: str, part: _Part, tokens: Tokens) -> Piece:
-    """Return a part with the tokens that begin in it; what begins at the text's end belongs to the last."""
+    """Return a part with the tokens that begin in it; those at the text's end belong to the last."""
     own = tokens.starts >= part.start
     if part.end < len(text):
         own &= tokens.starts < part.end

@@ -1,4 +1,4 @@
-"""Held-out windows for perplexity: the same for every stage and engine that is measured on them."""
+"""Held-out windows for perplexity: the same for every stage and engine."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def evaluation_windows(
     there; else with the token before the piece. What opens a piece is not scored there. No token is scored
     twice. Prompts of instruction data are scored too.
 
-    Where the text holds more windows than `limit`, as many are taken at even distances over the whole text,
-    so that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
+    If the text has more windows than `limit`, that many are taken evenly spaced over the whole text, so that
+    the figure does not depend on the first documents only. The same text, tokenizer and sizes give the same
     windows. The last tokens, fewer than a window, are left out. Of training text, which may be large, only
     documents at even distances are read, enough for so many windows.
 
@@ -85,7 +85,7 @@ def evaluation_windows(
 
 
 def _enough(documents: Sequence[Document], tokens: int) -> int:
-    """Return how many documents surely hold so many tokens, by the size of some of them."""
+    """Return how many documents surely contain this many tokens, from the size of some of them."""
     seen = evenly(documents, MEASURED_DOCUMENTS)
     size = sum(len(document.text.encode()) for document in seen) / max(len(seen), 1)
     return max(1, math.ceil(2 * tokens * BYTES_PER_TOKEN / max(size, 1)))

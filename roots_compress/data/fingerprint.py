@@ -1,4 +1,4 @@
-"""Fingerprints of text: what was read, and whether two documents say the same."""
+"""Fingerprints of text: for the text that was read, and for equal documents."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def text_sha256(documents: Iterable[Document]) -> str:
 
 
 def content_key(document: Document) -> bytes:
-    """Return a key that documents share when their words are the same, whatever the space between them.
+    """Return a key that documents with equal words share, whatever the space between words.
 
     Of named texts, such as a source and its target, each has its own words.
     """

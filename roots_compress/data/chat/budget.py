@@ -1,4 +1,4 @@
-"""What a rendering of a chat template may take in all: text, items of lists, and steps."""
+"""Limits on rendering a chat template: text, items of lists, and steps."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from jinja2.runtime import Undefined
 from jinja2.utils import Namespace
 
 MOST_CHARACTERS = 1 << 25
-"""That a rendering may make and read in all."""
+"""Most characters that a rendering may make and read."""
 ITEM_CHARACTERS = 64
-"""What an item of a list counts as."""
+"""Characters for which an item of a list counts."""
 MOST_STEPS = 200_000
-"""Rounds of loops, and calls, of a rendering."""
+"""Most loop rounds and calls of a rendering."""
 MOST_BITS = 1 << 12
-"""Of a whole number."""
+"""Most digits of a whole number."""
 
 
 class ForbiddenError(SecurityError):
-    """A template asks for what the sandbox does not allow."""
+    """A template uses something that the sandbox does not allow."""
 
 
 class Budget:
-    """Counts what a rendering takes, and refuses what is too much."""
+    """Counts the work of a rendering, and refuses too much of it."""
 
     def __init__(self) -> None:
         self._steps = self._characters = 0
 
     def begin(self) -> None:
-        """Count anew."""
+        """Reset the counts."""
         self._steps = self._characters = 0
 
     def step(self, count: int) -> None:
@@ -80,7 +80,7 @@ class Budget:
         return "".join(texts)
 
     def bounded(self, value: Any) -> list[Any]:
-        """Return what a loop goes over, its rounds counted."""
+        """Return the items of a loop, with its rounds counted."""
         items = []
         for item in value:
             self.step(1)
@@ -88,7 +88,7 @@ class Budget:
         return items
 
     def of_text(self, filter_: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter of texts that counts what it reads and makes."""
+        """Return a filter of texts that counts its input and output."""
 
         @wraps(filter_)
         def counting(*arguments: Any, **settings: Any) -> Any:
@@ -103,7 +103,7 @@ class Budget:
         return counting
 
     def of_items(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter that counts what it walks over, and the items that it makes."""
+        """Return a filter that counts its input and output items."""
 
         @wraps(function)
         def counting(*arguments: Any, **settings: Any) -> Any:
@@ -121,7 +121,7 @@ class Budget:
         return counting
 
     def of_comparison(self, test: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a test that counts what it compares or searches."""
+        """Return a test that counts its operands."""
 
         @wraps(test)
         def counting(*arguments: Any) -> Any:
@@ -133,13 +133,13 @@ class Budget:
 
 
 def size(value: Any) -> int:
-    """Return what a text or a list counts as; what is in its items is not made with it."""
+    """Return the count of a text or a list, without the content of its items."""
     if isinstance(value, str):
         return len(value)
     return ITEM_CHARACTERS * len(value) if isinstance(value, Sized) else 0
 
 
 def require_short(value: Any) -> None:
-    """Refuse a whole number of many digits, with which a little arithmetic takes long."""
+    """Refuse a whole number of many digits, with which arithmetic is slow."""
     if isinstance(value, int) and value.bit_length() > MOST_BITS:
         raise ForbiddenError("a number of too many digits")

@@ -1,4 +1,4 @@
-"""Chat formats in plain fields: what stands before and after each turn."""
+"""Chat formats in plain fields: the text before and after each turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roots_compress.data.documents import ASSISTANT, ROLES, Document, Span
 
 
 class Turn(NamedTuple):
-    """What stands around a turn."""
+    """The text around a turn."""
 
     prefix: str
     suffix: str
@@ -26,7 +26,7 @@ class ChatFormat:
     separator: str = ""
 
     def ending(self, end: str | None) -> ChatFormat:
-        """Return the format with an end-of-text token after each answer, unless it is there already."""
+        """Return the format with an end-of-text token after each answer, unless it has one already."""
         prefix, suffix = self.turns[ASSISTANT]
         if not end or end in suffix:
             return self
@@ -39,12 +39,12 @@ class ChatFormat:
 
     @property
     def opening(self) -> str:
-        """What an answer follows, without spaces at its end: tokenizers join those with the first word."""
+        """The text before an answer, without final spaces: tokenizers join these with the first word."""
         return self.turns[ASSISTANT].prefix.rstrip(" ")
 
     @property
     def template(self) -> str:
-        """The same as a template of Jinja, which a checkpoint keeps."""
+        """The format as a Jinja template, which a checkpoint keeps."""
         parts = "".join(
             f"{{% {'elif' if number else 'if'} message['role'] == {json.dumps(role)} %}}"
             f"{{{{ {json.dumps(turn.prefix, ensure_ascii=False)} + message['content'] + "
@@ -59,14 +59,14 @@ class ChatFormat:
         )
 
     def rendered(self, document: Document) -> Document:
-        """Return a conversation as plain text. Of a scored turn what is said and its suffix are scored."""
+        """Return a conversation as plain text. The content and the suffix of a scored turn are scored."""
         spans: list[Span] = []
         for text, scored, role in document.spans:
             turn = self.turns[role]
             separator = self.separator if spans else ""
             opening = turn.prefix.rstrip(" ") if scored else turn.prefix
             text = turn.prefix[len(opening) :] + text
-            # Space after the end of a turn that is marked by more than space tells nothing.
+            # Space after an end of turn is not scored, unless the end is only space.
             told = text + (turn.suffix.rstrip() if scored and turn.suffix.strip() else turn.suffix)
             spans.append(Span(separator + opening, False))
             spans.append(Span(told, scored))

@@ -23,17 +23,17 @@ REMEDY = Text(
 def rendered(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast | None = None
 ) -> Iterator[Document]:
-    """Yield the documents as plain text, conversations in their format; of these the answers are scored.
+    """Yield the documents as plain text, conversations in their format with only their answers scored.
 
-    A conversation is one text, or one an answer where the template writes earlier turns otherwise once others
+    A conversation is one text, or one text for each answer if the template changes earlier turns when others
     follow.
 
     Args:
-        tokenizer: its chat template serves where a conversation has no format of its own. Without a template
-            it is ChatML.
+        tokenizer: its chat template is used if a conversation has no format; ChatML if there is no template.
 
     Raises:
-        InputError: the template is malformed, asks for what the sandbox forbids, or refuses a conversation.
+        InputError: the template is malformed, uses something that the sandbox forbids, or refuses a
+            conversation.
     """
     for document in documents:
         if not document.is_chat:
@@ -59,7 +59,7 @@ def prompt_of(document: Document, turns: int, tokenizer: PreTrainedTokenizerFast
 
 
 def question(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    """Return the prompt by which a user asks a model something, in the tokenizer's template.
+    """Return a user's prompt for a model, in the tokenizer's template.
 
     Raises:
         InputError: it has none, or as `rendered` raises it.
@@ -73,7 +73,7 @@ def prompt_of_messages(
 ) -> str:
     """Return the text of messages, and the beginning of an answer, in the tokenizer's template.
 
-    A template that refuses messages with one of the system gets them without it, as in lm-eval.
+    If a template refuses a system message, it is left out, as in lm-eval.
 
     Args:
         messages: each with a `role` and its `content`.
@@ -108,7 +108,7 @@ def require_template(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def own_format(document: Document, tokenizer: PreTrainedTokenizerFast) -> ChatFormat | None:
-    """Return the format of a conversation in plain fields; None where the tokenizer's template serves.
+    """Return the format of a conversation in plain fields; None if the tokenizer's template is used.
 
     Raises:
         InputError: the tokenizer has templates for special purposes alone.
@@ -133,7 +133,7 @@ def template_of(tokenizer: PreTrainedTokenizerFast | None) -> str | None:
 
 
 class _Rendering:
-    """A model's template with what it may know of the tokenizer."""
+    """A model's template, with the tokenizer's variables for it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         source = template_of(tokenizer)
@@ -153,7 +153,7 @@ class _Rendering:
             opens_answer: whether the beginning of an answer follows them.
 
         Raises:
-            InputError: the template asks for what the sandbox forbids, or refuses the conversation.
+            InputError: the template uses something that the sandbox forbids, or refuses the conversation.
         """
         from jinja2 import TemplateError
 
@@ -174,15 +174,14 @@ class _Rendering:
         raise InputError(message, where=place or None, remedy=REMEDY)
 
     def samples(self, document: Document) -> Iterator[Document]:
-        """Yield a conversation as text, in which the answers are told from all else.
+        """Yield a conversation as text with its answers marked.
 
         An answer is what the template adds to the turns before it and the beginning of an answer. Space after
-        the end of a turn that it marks by more than space is not scored. Where the template writes a turn
-        otherwise once others follow, as Qwen3's does with what a model thought, each answer is a text of its
-        own, after the turns before it.
+        an end of turn is not scored, unless the end is only space. If the template changes a turn when others
+        follow, as Qwen3's does with reasoning, each answer is a separate text, after the turns before it.
 
         Raises:
-            InputError: as `text` does; or the template changes an answer, or what is before it.
+            InputError: as `text` does; or the template changes an answer or the text before it.
         """
         turns, where = document.spans, document.where
         places = [self._place(turns[: number + 1], where) for number, turn in enumerate(turns) if turn.scored]
@@ -194,7 +193,7 @@ class _Rendering:
             yield _marked(whole, [(start, end) for _, start, end in places])
 
     def _place(self, turns: tuple[Span, ...], where: str) -> tuple[str, int, int]:
-        """Return the text of some turns, and where the last of them, an answer, begins and ends in it."""
+        """Return the text of some turns, and the beginning and end of the last, an answer."""
         text = self.text(turns, where, opens_answer=False)
         *before, answer = turns
         said = answer.text.strip()
@@ -223,7 +222,7 @@ class _Rendering:
 
 
 def _marked(text: str, places: Sequence[tuple[int, int]]) -> Document:
-    """Return a text of which some places, in order, are scored."""
+    """Return a text with some stretches, in order, scored."""
     spans: list[Span] = []
     done = 0
     for start, end in places:

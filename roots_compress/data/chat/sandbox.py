@@ -1,4 +1,4 @@
-"""Chat templates of checkpoints: Jinja that may join strings and walk over turns, and do nothing else.
+"""Chat templates of checkpoints: Jinja that may only join strings and loop over turns.
 
 A template is a program that comes with a checkpoint nobody may have read. Jinja's own sandbox keeps it from
 the interpreter, but lets it take any time and memory, and call any method of a string. This one allows what
@@ -30,8 +30,8 @@ MOST_INDENT = 16
 MOST_FORMAT = 100
 """Characters of a date's format."""
 TODAY = datetime(2024, 7, 26)
-"""What `strftime_now` takes for now, so that a text is the same on every day: the day that the templates of
-Llama 3 name where they are not told one."""
+"""The date of `strftime_now`, so that a text is the same on every day: the default date of Llama 3's
+templates."""
 
 _OF_STRINGS = frozenset(
     {"strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace"}
@@ -58,14 +58,14 @@ _TEXT_FORMAT = re.compile(r"(?:[^%]|%[sd%])*")
 
 
 class RefusedError(TemplateError):
-    """A template says itself that it does not take a conversation."""
+    """A template itself refuses a conversation."""
 
 
 class Template:
     """A compiled template.
 
     Raises:
-        TemplateError: it is malformed, or names what the sandbox does not have.
+        TemplateError: it is malformed, or names something that the sandbox does not have.
     """
 
     def __init__(self, source: str) -> None:
@@ -82,11 +82,11 @@ class Template:
 
         Args:
             messages: each with a role and its content.
-            variables: what the template finds beside them, such as `bos_token`.
+            variables: further variables of the template, such as `bos_token`.
             opens_answer: whether the beginning of an answer follows the last message.
 
         Raises:
-            TemplateError: the template refuses the conversation, or asks for what it may not.
+            TemplateError: the template refuses the conversation, or uses something forbidden.
         """
         self._sandbox.budget.begin()
         try:
@@ -112,7 +112,7 @@ def compiled(source: str) -> Template:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """What a template may do."""
+    """The operations that a template may use."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -150,7 +150,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         }
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Return the syntax tree, in which what makes or reads texts and lists is counted."""
+        """Return the syntax tree with counting of operations on texts and lists."""
         return counted(super()._parse(source, name, filename))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -179,7 +179,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise ForbiddenError(f"the attribute '{value.__name__}' of str")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Return the value of an operation, unless it makes more than a template may."""
+        """Return the value of an operation, unless it exceeds the budget."""
         sizes = [size(each) for each in (left, right) if isinstance(each, Sequence)]
         if operator == "**":
             raise ForbiddenError("the operator '**'")
@@ -196,7 +196,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return made
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template may call, and count it."""
+        """Call an allowed function, and count it."""
         self.budget.step(1)
         text, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(text, str):
@@ -215,7 +215,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return made
 
     def concat(self, data: Iterable[str]) -> str:
-        """Return what a block or a macro writes."""
+        """Return the output of a block or a macro."""
         return self.budget.joined(data)
 
     def _joined_by(self, parts: Iterable[object], between: str = "") -> str:
@@ -259,11 +259,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _read(self, value: Any) -> Any:
-        """Return what is compared or searched, once it is counted."""
+        """Return an operand of a comparison or search, counted."""
         self.budget.measure(value)
         return value
 
-    @pass_context  # So that Jinja computes it anew each time.
+    @pass_context  # So that Jinja computes it each time.
     def _counted(self, _context: Context, value: Any) -> Any:
         """Return a list or an object that the template writes; what it holds counts each time it is there."""
         self.budget.measure(value)
@@ -271,7 +271,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _forbidden(name: str) -> Callable[..., Any]:
-    """Return what stands for a filter that a template may name, and not use."""
+    """Return the replacement of a filter that a template may name but not use."""
 
     def refuse(*_arguments: Any, **_settings: Any) -> NoReturn:
         raise ForbiddenError(f"the filter '{name}'")
