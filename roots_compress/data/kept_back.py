@@ -12,7 +12,7 @@ from roots_compress.data.documents import Document
 from roots_compress.data.streamed import StreamedDocuments
 
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
-"""Where a document may be cut: after a paragraph, or else a line, or a word."""
+"""Places where a document may be cut: after a paragraph, or else a line, or a word."""
 
 
 def keep_back(
@@ -21,12 +21,12 @@ def keep_back(
     """Keep a fraction of the documents back; of a few texts, the end of the longest.
 
     Args:
-        documents: the text. Of those that are streamed, in an order that was drawn, the last are kept back.
+        documents: the text. Of streamed ones, which are in random order, the last are kept back.
         fraction: the most to keep back.
-        characters: no more documents are kept back than hold so many.
+        characters: the most characters of documents to keep back.
 
     Returns:
-        what is left to learn from, and what is kept back; None where there is too little to part.
+        the remaining training text, and the text kept back; None if there is too little.
     """
     most = int(len(documents) * fraction)
     if most == 0:
@@ -64,7 +64,7 @@ def _end_kept_back(
 
 
 def cut_in_two(document: Document, fraction: float) -> tuple[Document, Document] | None:
-    """Cut a plain text near where a fraction of it remains; None where there is no good place to."""
+    """Cut a plain text near a fraction of it; None if there is no good place."""
     if len(document.spans) != 1:
         return None
     text = document.text.strip()

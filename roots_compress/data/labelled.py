@@ -1,4 +1,4 @@
-"""Texts with labels or scores as models read them: one by one to be judged, packed to train and calibrate.
+"""Texts with labels or scores as model inputs: single for evaluation, packed for training and calibration.
 
 Shape legend: N texts or windows, T tokens.
 """
@@ -29,12 +29,12 @@ from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import Key
 
 Framing = Callable[..., list[Pair]]
-"""`framed_pairs`, or what has its arguments."""
+"""`framed_pairs`, or a function with its arguments."""
 
 
 @dataclass(frozen=True)
 class LabelledTexts(EvaluationTexts):
-    """Texts, each with the label that it is to be given."""
+    """Texts, each with its right label."""
 
     labels: NDArray[np.int64] = field(kw_only=True)
     """`(N,)`: numbers of labels."""
@@ -42,16 +42,16 @@ class LabelledTexts(EvaluationTexts):
 
 @dataclass(frozen=True)
 class ScoredTexts(EvaluationTexts):
-    """Texts or pairs, each with the score that is right for it."""
+    """Texts or pairs, each with its right score."""
 
     scores: NDArray[np.float64] = field(kw_only=True)
-    """`(N,)`: NaN where none is known."""
+    """`(N,)`: NaN if unknown."""
 
 
 def labelled_texts(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, tokens: int
 ) -> LabelledTexts:
-    """Return labelled texts at even distances, opened and closed as the tokenizer does it.
+    """Return evenly spaced labelled texts with the tokenizer's special tokens.
 
     `evaluated` chooses them.
 
@@ -69,7 +69,7 @@ def labelled_texts(
 def scored_texts(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, tokens: int
 ) -> ScoredTexts:
-    """Return texts or pairs with their scores, as `labelled_texts` does, as the tokenizer joins them."""
+    """Return texts or pairs, joined by the tokenizer, with their scores; see `labelled_texts`."""
     chosen, texts = _read(documents, tokenizer, longest, tokens, framed_pairs)
     scores = [np.nan if each.score is None else each.score for each in chosen]
     return ScoredTexts(**vars(texts), scores=np.array(scores, dtype=np.float64))
@@ -129,7 +129,7 @@ def pack_scored(
 
 
 def _rows(documents: Sequence[Document], read: Sequence[Pair], targets: Sequence[int]) -> list[Row]:
-    """Return texts as they are packed: each is asked for a target at its first position, and nowhere else."""
+    """Return texts for packing: each has a target at its first position only."""
     return [
         Row(ids, [target, *[IGNORED_LABEL] * (len(ids) - 1)], types, document.score)
         for document, (ids, types), target in zip(documents, read, targets, strict=True)
@@ -139,7 +139,7 @@ def _rows(documents: Sequence[Document], read: Sequence[Pair], targets: Sequence
 def _framed(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
 ) -> list[Pair]:
-    """Return the tokens of texts or pairs, opened, joined and closed as the tokenizer does it."""
+    """Return the tokens of texts or pairs with the tokenizer's special tokens."""
     if any(len(each.spans) > 1 for each in documents):
         return framed_pairs(documents, tokenizer, longest, key=key)
     texts = framed_texts([each.text for each in documents], tokenizer, longest, key=key)
@@ -147,15 +147,15 @@ def _framed(
 
 
 class Row(NamedTuple):
-    """A text as a model reads it."""
+    """A text as a model's input."""
 
     ids: list[int]
     targets: list[int]
-    """What is to be said at each position; -100 where nothing is."""
+    """The target at each position; -100 where there is none."""
     types: list[int] | None = None
-    """1 in the second text of a pair; None where all are 0."""
+    """1 in the second text of a pair; None if all are 0."""
     score: float | None = None
-    """The number that is right for the text, where one is known."""
+    """The right number for the text, if known."""
 
 
 def pack_rows(
@@ -168,8 +168,8 @@ def pack_rows(
 ) -> PackedWindows:
     """Pack texts into windows of `block_size` tokens, in an order drawn from `seed`.
 
-    Each text is whole. What a window has room for after its last whole text is the beginning of another,
-    without targets: padding would enter calibration statistics as if it were text.
+    Each text is whole. The rest of a window is the beginning of another text, without targets: padding would
+    enter calibration statistics as if it were text.
 
     Args:
         framed: reads some of them, each in at most `block_size` tokens.

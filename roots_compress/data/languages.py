@@ -31,17 +31,17 @@ def target_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerF
 
 
 def language_of(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the token of the language that sources are in; None where texts have no such token."""
+    """Return the token of the sources' language; None if texts have no such token."""
     plain = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
     others = [each for each in (*opening_ids(tokenizer), *closing_ids(tokenizer)) if each not in plain]
     return others[0] if len(others) == 1 else None
 
 
 def target_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Return what is put before and after a target: as around a source, in the targets' language.
+    """Return the tokens before and after a target: as around a source, in the targets' language.
 
     Raises:
-        InputError: the tokenizer tells languages apart, and nothing names that of the targets.
+        InputError: the tokenizer has languages, and nothing names that of the targets.
     """
     frame, language = (opening_ids(tokenizer), closing_ids(tokenizer)), language_of(tokenizer)
     if language is None:
@@ -62,7 +62,7 @@ def translating(tokenizer: PreTrainedTokenizerFast, source: str, target: str) ->
     """Return a tokenizer that reads sources in a language, and targets in another.
 
     Raises:
-        InputError: the tokenizer tells no languages apart, or does not know one of them.
+        InputError: the tokenizer has no languages, or does not know one of them.
     """
     language = language_of(tokenizer)
     if language is None:

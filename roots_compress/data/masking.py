@@ -1,4 +1,4 @@
-"""Windows for masked language models: some tokens hidden, which the model is to name.
+"""Windows for masked language models: the model predicts masked tokens.
 
 Shape legend: N windows of T tokens.
 """
@@ -19,14 +19,14 @@ from roots_compress.data.special_tokens import require_mask
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 
 CHOSEN = 0.15
-"""Of the tokens of a window that may be hidden."""
+"""Share of a window's tokens that are chosen."""
 MASKED, REPLACED = 0.8, 0.1
-"""Of those chosen: these become the mask, and these another token; the rest stay as they are."""
+"""Shares of the chosen tokens: those replaced by the mask, and by another token; the rest does not change."""
 
 
 @dataclass(frozen=True)
 class Masking:
-    """What is hidden from a masked language model in training, as for BERT (Devlin et al. 2019)."""
+    """The masking for training a masked language model, as for BERT (Devlin et al. 2019)."""
 
     mask_id: int
     others: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Masking:
     def hidden(
         self, text_T: NDArray[np.int64], maskable_T: Flags, epoch: int, row: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return what the model reads of a window, and what it is to say at each position.
+        """Return the model's input for a window, and the target at each position.
 
         How many tokens are chosen depends on the text alone; which ones, on the seed, the epoch and the row.
         """
@@ -55,16 +55,16 @@ class Masking:
 
 @dataclass(frozen=True)
 class MaskedWindows(PackedWindows):
-    """Windows that hide other tokens in every epoch; as they stand, they are those of the first."""
+    """Windows with new masks in every epoch; their own fields are those of the first."""
 
     text: NDArray[np.int64]
-    """`(N, T)`: the tokens, none of them hidden."""
+    """`(N, T)`: the unmasked tokens."""
     maskable: NDArray[np.bool_]
     """`(N, T)`: False at special tokens and where nothing is scored."""
     masking: Masking
 
     def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
-        """Return some of the windows, each as training reads it in an epoch, counted from 0."""
+        """Return some of the windows, each masked for an epoch, counted from 0."""
         chosen = self[np.array(rows, dtype=np.int64)]
         for place, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
             if epoch:
@@ -84,7 +84,7 @@ def pack_masked(
     seed: int,
     limit: int | None = None,
 ) -> MaskedWindows:
-    """Pack documents as `pack_texts` does, and hide tokens.
+    """Pack documents as `pack_texts` does, and mask tokens.
 
     Raises:
         InputError: the documents fill less than one window, or the tokenizer has no mask token.

@@ -19,7 +19,7 @@ from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following,
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
 BATCH_DOCUMENTS = 64
-"""After so many documents it is asked whether there are tokens enough."""
+"""Number of documents between checks whether there are enough tokens."""
 BLOCK_SIZE = Key("block_size")
 
 Ids = NDArray[np.int32]
@@ -52,7 +52,7 @@ def pack(
     wanted = None if limit is None else limit * (block_size - 1) + 1
     ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, _framed)
     require_window(len(ids), block_size)
-    scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
+    scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it predicts it.
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
     token_NT = chosen[:, None] * (block_size - 1) + np.arange(block_size)
@@ -73,10 +73,10 @@ def pack_texts(
 ) -> PackedWindows:
     """Pack documents into windows as an encoder reads texts; targets are the tokens themselves.
 
-    Every window opens and closes as the tokenizer opens and closes a text ([CLS] and [SEP]), and so does each
-    document in it, once where their edges meet; what opens and closes is not scored. Where a document so ends
-    before its window, the window's first tokens fill it, as a text of their own that is not scored. Tokens
-    after the last full window are dropped. Arguments are those of `pack`.
+    Every window has the tokenizer's special tokens around a text ([CLS] and [SEP]), and so has each document
+    in it, once where their edges meet; these are not scored. If a document ends before its window, the window
+    is filled with its first tokens, as a separate unscored text. Tokens after the last full window are
+    dropped. Arguments are those of `pack`.
 
     Raises:
         InputError: the documents fill less than one window.
@@ -112,7 +112,7 @@ def pack_texts(
 
 
 def _cut(is_text: Flags, room: int) -> list[tuple[int, int]]:
-    """Return where windows begin and end: at most `room` tokens apart, and both at tokens of text."""
+    """Return the beginnings and ends of windows: at most `room` tokens apart, and both at tokens of text."""
     texts = np.flatnonzero(is_text)
     spans: list[tuple[int, int]] = []
     start = texts[0]
@@ -126,14 +126,14 @@ def _cut(is_text: Flags, room: int) -> list[tuple[int, int]]:
 
 
 def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> Sequence[Document]:
-    """Return the documents in an order that is drawn; of those that are streamed, where to begin is drawn."""
+    """Return the documents in random order; streamed ones from a random beginning."""
     if isinstance(documents, StreamedDocuments):
         return documents.beginning_at(int(rng.integers(len(documents))))
     return [documents[index] for index in rng.permutation(len(documents))]
 
 
 def require_window(tokens: int, block_size: int) -> None:
-    """Refuse a text of fewer tokens than a window takes.
+    """Refuse a text with fewer tokens than a window.
 
     Raises:
         InputError: naming both figures.
@@ -177,7 +177,7 @@ def tokenised(
 
 
 def _scored(document: Document, tokens: Tokens, tokenizer: PreTrainedTokenizerFast) -> Flags:
-    """Return whether each token is scored: as the span is that its first character is in."""
+    """Return whether each token is scored: like the span of its first character."""
     flags = np.array([span.scored for span in document.spans])
     if flags.all() or not flags.any():
         return np.full(len(tokens.ids), flags[0])

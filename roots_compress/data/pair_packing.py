@@ -19,7 +19,7 @@ from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 
 @dataclass(frozen=True)
 class PairWindows(PackedWindows):
-    """Windows of packed pairs: `input_ids` are what a decoder reads for `targets`, each pair from `START` on.
+    """Windows of packed pairs: `input_ids` are the decoder's inputs for `targets`, each pair from `START` on.
 
     A decoder's tokens see the source of their own segment.
     """
@@ -52,7 +52,7 @@ class _Window:
         return True
 
     def arrays(self) -> tuple[Ids, Ids, Ids, Ids, Ids]:
-        """Return tokens, targets, segments, sources and their segments; what is left is filled by the first.
+        """Return tokens, targets, segments, sources and their segments; the rest repeats the first.
 
         The rest of a window is a segment of its own that is not scored: padding would enter calibration
         statistics as if it were text.

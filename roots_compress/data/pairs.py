@@ -1,4 +1,4 @@
-"""Pairs of a source and a target as models read them: one by one to be judged, packed to train and calibrate.
+"""Pairs of a source and a target as model inputs: single for evaluation, packed for training and calibration.
 
 Shape legend: N pairs or windows, S tokens of sources, T tokens of targets.
 """
@@ -27,17 +27,17 @@ Ids = NDArray[np.int64]
 
 
 class Frame(NamedTuple):
-    """What stands around a text: what the tokenizer puts there, or after it EOS where it puts nothing."""
+    """Tokens around a text: the tokenizer's, or EOS at its end if the tokenizer adds none."""
 
     opening: list[int]
     closing: list[int]
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast, name: str = SOURCE) -> Frame:
-        """Return that of a tokenizer. One that closes no text would open targets with BOS for nothing.
+        """Return that of a tokenizer. If it adds no end, a BOS before targets would be useless.
 
         Raises:
-            InputError: it tells languages apart, and nothing names that of the targets.
+            InputError: it has languages, and nothing names that of the targets.
         """
         if not closing_ids(tokenizer):
             return cls([], missing_ending([], tokenizer))
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
         return cls(opening_ids(tokenizer), closing_ids(tokenizer))
 
     def around(self, ids: Sequence[int]) -> list[int]:
-        """Return a text's tokens with what is put around them."""
+        """Return a text's tokens with those around them."""
         return [*self.opening, *ids, *self.closing]
 
     def room(self, longest: int, key: Key) -> int:
@@ -66,7 +66,7 @@ class Frame(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The tokens of a text, and the UTF-8 bytes that they stand for."""
+    """The tokens of a text, and their UTF-8 bytes."""
 
     ids: list[int]
     text_bytes: int
@@ -75,7 +75,7 @@ class Side(NamedTuple):
 def sides(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int, *, name: str, key: Key
 ) -> list[Side]:
-    """Return texts as a model reads or says them, each cut to so many tokens.
+    """Return texts as sources or targets, each cut to this many tokens.
 
     Args:
         longest: most tokens, with what is put around a text.
@@ -100,7 +100,7 @@ def sides(
 
 @dataclass(frozen=True)
 class EvaluationPairs(EvaluationWindows):
-    """Pairs, each by itself, padded on the right; `input_ids` are the sources."""
+    """Single pairs, padded on the right; `input_ids` are the sources."""
 
     mask: Ids = field(kw_only=True)
     """`(N, S)`, 0 at padding."""
@@ -109,9 +109,9 @@ class EvaluationPairs(EvaluationWindows):
     references: tuple[str, ...] = field(kw_only=True)
     """The targets as they were given."""
     opening: tuple[int, ...] = field(kw_only=True)
-    """What each target begins with whatever the model says: the token of its language, if it has one."""
+    """The forced first token of each target: its language's, if it has one."""
     tokenizer: PreTrainedTokenizerFast = field(kw_only=True)
-    """Makes text of what is written."""
+    """Decodes the model's output."""
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -124,20 +124,20 @@ class EvaluationPairs(EvaluationWindows):
         return int(self.scored.sum())
 
     def decoder_tokens(self, start: int) -> Ids:
-        """Return what a decoder reads that begins with a token, `(N, T)`; any token at padding."""
+        """Return the decoder's inputs after a start token, `(N, T)`; any token at padding."""
         read_NT = np.where(self.scored, self.targets, start)
         return np.concatenate((np.full_like(read_NT[:, :1], start), read_NT[:, :-1]), axis=1)
 
 
 def shifted(target: Sequence[int]) -> list[int]:
-    """Return what a decoder reads to say a target."""
+    """Return the decoder's inputs for a target."""
     return [START, *target[:-1]]
 
 
 def evaluation_pairs(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, limit: int
 ) -> EvaluationPairs:
-    """Return pairs at even distances, each side cut to so many tokens.
+    """Return evenly spaced pairs, each side cut to this many tokens.
 
     Args:
         longest: most tokens of a source, and of a target.

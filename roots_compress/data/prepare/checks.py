@@ -1,4 +1,4 @@
-"""When a corpus cannot be made: its sources changed, or nothing of them is left."""
+"""Errors of a corpus: its sources changed, or nothing of them is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corpus says of itself: where its texts are from, what was removed and why, and its shards."""
+"""The datasheet of a corpus: the origin of its texts, the removals with reasons, and its shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from roots_compress.results import Json
 from roots_compress.run.keys import hash_json
 
 BESIDE_REASONS = ("read", "bytes read", "examined", "documents", "text bytes")
-"""Counts that are no removals."""
+"""Counts that are not removals."""
 
 
 def settings_json(config: PrepareConfig) -> dict[str, Json]:
@@ -32,7 +32,7 @@ def settings_json(config: PrepareConfig) -> dict[str, Json]:
 def source_json(
     source: SourceConfig, files: Sequence[Mapping[str, Json]], counts: Counter[str], average: float
 ) -> dict[str, Json]:
-    """Return what there is to say of a source.
+    """Return a source's entry.
 
     Args:
         files: of each its name, bytes and sha256.

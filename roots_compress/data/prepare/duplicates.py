@@ -1,8 +1,8 @@
 """Duplicates among any number of documents, in the memory that some hundred thousand take.
 
-Documents are known by their numbers, in the order in which they were read. One goes if a document before it
-is as alike as asked and has a key in common with it. Keys are brought together on disk: a file of keys is
-parted by hashes of the keys until a part fits in memory, where it is sorted.
+Documents are known by their numbers, in the order in which they were read. A document is removed if an
+earlier one with a common key is similar enough. Keys are grouped on disk: a file of keys is split by hashes
+of the keys until a part fits in memory, where it is sorted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROW = np.dtype([("key", "<u8"), ("number", "<i8")])
 
 
 class Marks:
-    """Of each document whether it goes, and which document it repeats, in a file.
+    """A file with a mark for each document: whether it is removed, and which document it repeats.
 
     Args:
         path: made with a zero for each document where it is not there.
@@ -64,7 +64,7 @@ class Marks:
             self._file.write((2 * of + (1 if exact else 2)).to_bytes(self.ITEM, "little"))
 
     def flush(self) -> None:
-        """Hand what was set to the system."""
+        """Write the set marks."""
         self._file.flush()
 
 
@@ -76,13 +76,13 @@ def meaning(mark: int) -> tuple[bool, int]:
 def mark_alike(
     keys: Path, signatures: Path, marks: Marks, *, width: int, threshold: float, exact: bool, scratch: Path
 ) -> None:
-    """Mark documents that are alike and have a key in common.
+    """Mark similar documents that have a common key.
 
     Args:
         keys: a file of one key of each document, 8 bytes.
         signatures: a file of one signature of each document: `width` values of 4 bytes.
         marks: is added to; exact duplicates in it are passed over.
-        threshold: the share of values that two signatures have in common at least.
+        threshold: the least share of common values of two signatures.
         scratch: a folder for parts of the file of keys; made, and removed.
     """
     remove_folder(scratch)

@@ -1,4 +1,4 @@
-"""What is found in one document, without a look at any other: why it is removed, or its hashes.
+"""The result for one document, independent of others: why it is removed, or its hashes.
 
 Documents are examined in several processes, in batches and in their order.
 """
@@ -39,7 +39,7 @@ WAITING = 4
 
 
 class Hashed(NamedTuple):
-    """What the duplicates of a text are found by."""
+    """The hashes for finding duplicates of a text."""
 
     digest: bytes
     """The sha256 of its words."""
@@ -50,17 +50,17 @@ class Hashed(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What was found in a text."""
+    """The result for a text."""
 
     text: bytes
-    """As it will be written; empty where it is removed."""
+    """The text to be written; empty if it is removed."""
     read_bytes: int
     """Of the text as it was read."""
     found: Removal | Hashed
 
 
 class Examiner:
-    """Says of a text why it is removed, and what its duplicates are found by.
+    """Decides whether a text is removed, and computes its hashes for duplicates.
 
     Args:
         held_out: the hashes of the held-out texts' runs of words, in order.
@@ -86,7 +86,7 @@ class Examiner:
         return Examined(text.encode(), read_bytes, self._hashed(text, found))
 
     def fault(self, text: str) -> Removal | Hashes:
-        """Return why a text is removed, whatever other documents there are, or the hashes of its words."""
+        """Return why a text is removed, independent of other documents, or the hashes of its words."""
         config = self.config
         if len(text) > config.length.max_characters:
             return Removal("length.max_characters", len(text))
@@ -130,7 +130,7 @@ def held_out_runs(texts: Iterator[str], length: int) -> tuple[Hashes, int]:
 
 
 Examine = Callable[[Iterable[str]], Iterator[Examined]]
-"""Examines texts in their order; it reads ahead of what it yields by some batches."""
+"""Examines texts in order; it reads some batches ahead."""
 
 
 @contextmanager
@@ -188,7 +188,7 @@ _own: list[Examiner] = []
 def _begin(config: PrepareConfig, held_out: Hashes) -> None:
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()  # The pool would wait for ever.
+    end_with_parent()  # Otherwise the pool would wait forever.
     _own.append(Examiner(config, held_out))
 
 

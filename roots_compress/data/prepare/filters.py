@@ -1,4 +1,4 @@
-"""What a document goes for by itself: length, symbols, repetition (Rae et al. 2021, Gopher), language."""
+"""Filters on single documents: length, symbols, repetition (Rae et al. 2021, Gopher), language."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MOST_CHARACTERS = 4000
 
 
 class Removal(NamedTuple):
-    """Why a document is removed: the key of the bound that it breaks, and what it has of what is bounded."""
+    """Why a document is removed: the key of the bound that it breaks, and its value."""
 
     reason: str
     value: float | None
 
 
 def length_fault(words: Sequence[str], bounds: LengthConfig) -> Removal | None:
-    """Return which bound on length a document breaks; `words` are parted by space."""
+    """Return which bound on length a document breaks; `words` are separated by spaces."""
     count = len(words)
     if count < bounds.min_words:
         return Removal("length.min_words", count)
@@ -84,7 +84,7 @@ def repetition_fault(
 
 
 def _repeated_parts(parts: Sequence[str]) -> tuple[float, float]:
-    """Return the share of parts that were there before, and that of their characters."""
+    """Return the share of repeated parts, and that of their characters."""
     seen: set[str] = set()
     repeated = characters = total = 0
     for part in parts:

@@ -1,8 +1,8 @@
-"""A folder of growing files that a killed program goes on from.
+"""A folder of growing files from which work goes on after a kill.
 
-Files are only appended to. A commit syncs them, and then notes how long each is and how far the work is. Who
-opens the folder again cuts the files to these lengths and goes on from there. So the same work ends in the
-same bytes, wherever it was killed.
+Files are only appended to. A commit syncs them, and then records their lengths and the progress of the work.
+When the folder is opened again, files are cut to these lengths and the work goes on from there. So the result
+has the same bytes, wherever it was killed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from roots_compress.io.atomic import sync_directory, sync_file, write_text
 from roots_compress.run.keys import canonical_json, checked_content, with_sha256
 
 Position = dict[str, Any]
-"""How far the work is, as JSON."""
+"""The progress of the work, as JSON."""
 STATE_NAME = "state.json"
 MOST_BUFFERED = 1 << 24
 """Bytes held in memory before it is time to commit."""
 
 
 class Journal:
-    """Growing files in a folder, and how far the work on them is.
+    """Growing files in a folder, with the progress of the work.
 
     Args:
         folder: exists; what an earlier try left in it is cut to its last commit.
@@ -36,7 +36,7 @@ class Journal:
         found = _read_state(folder)
         self._lengths: dict[str, int] = found.get("files", {})
         self.position: Position = found.get("position", {})
-        """How far the work was at the last commit; empty if there was none."""
+        """The progress at the last commit; empty if there was none."""
         self._buffers: dict[str, bytearray] = {}
         self._buffered = 0
         for name, length in self._lengths.items():
@@ -60,7 +60,7 @@ class Journal:
         return self._lengths.get(name, 0) + len(self._buffers.get(name, b""))
 
     def commit(self, position: Position) -> None:
-        """Write what was added, and then how far the work is."""
+        """Write the additions, and then the progress of the work."""
         made = False
         for name, data in self._buffers.items():
             path = self.folder / name

@@ -1,4 +1,4 @@
-"""MinHash: how alike two texts are, from some hundred numbers of each (Broder 1997), and bands of these."""
+"""MinHash: the similarity of two texts from some hundred numbers of each (Broder 1997), and bands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MinHash:
     Each function is `a * x + b`, of which the upper 32 of 64 bits are taken (Dietzfelbinger 1996).
 
     Args:
-        threshold: least similarity of what is to share a band.
+        threshold: least similarity of texts that should share a band.
     """
 
     def __init__(self, hashes: int, threshold: float) -> None:
@@ -52,11 +52,11 @@ class MinHash:
 
 @cache
 def best_bands(hashes: int, threshold: float) -> tuple[int, int]:
-    """Return how many bands of how many rows find what is as alike as a threshold, and little else.
+    """Return the numbers of bands and rows that find texts above a similarity, and few others.
 
     Two texts of similarity s share one of b bands of r rows with probability 1 - (1 - s^r)^b. The chosen b
-    and r make smallest the area that this leaves above the threshold, counted twice, and that it takes below
-    it: what is found in vain is compared once more, what is missed stays.
+    and r minimise the area of misses above the threshold, counted twice, plus the area of false finds below
+    it: a false find only costs a comparison, but a missed duplicate stays.
     """
     below = np.linspace(0.0, threshold, POINTS)
     above = np.linspace(threshold, 1.0, POINTS)

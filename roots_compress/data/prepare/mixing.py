@@ -1,4 +1,4 @@
-"""How often each document of a source stands in the mixture."""
+"""How often each document of a source is in the mixture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MIXING_STREAM, ORDER_STREAM = 0, 1
 
 
 def repeats(size_bytes: Sequence[int], weights: Sequence[float | None], most: float) -> list[float]:
-    """Return how often the documents of each source stand in the mixture on average.
+    """Return how often the documents of each source are in the mixture on average.
 
-    Without weights each stands there once. With weights the mixture is as large as it can be with shares, in
-    bytes, as the weights say, and no source repeated more than `most` times.
+    Without weights each is there once. With weights the mixture is as large as possible, with shares in bytes
+    by the weights, and no source repeated more than `most` times.
 
     Args:
         most: at least 1.
@@ -32,12 +32,12 @@ def repeats(size_bytes: Sequence[int], weights: Sequence[float | None], most: fl
 
 
 def copies(numbers: Hashes, average: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """Return how often each document stands in the mixture: its average rounded up or down, as drawn."""
+    """Return how often each document is in the mixture: its average, randomly rounded up or down."""
     whole = np.floor(average)
     chance = drawn(seed, numbers, MIXING_STREAM).astype(np.float64) / math.ldexp(1.0, 64)
     return (whole + (chance < average - whole)).astype(np.int64)
 
 
 def order_keys(numbers: Hashes, copy: NDArray[np.int64], seed: int) -> Hashes:
-    """Return by what the documents are put in order: 64 random bits for each copy of each."""
+    """Return the sort keys of the documents: 64 random bits for each copy of each."""
     return drawn(seed, drawn(seed, numbers, ORDER_STREAM) + copy.astype(np.uint64), ORDER_STREAM)

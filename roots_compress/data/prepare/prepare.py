@@ -61,11 +61,11 @@ MEGABYTE = 1 << 20
 BYTES_FOR_PROCESSES = 1 << 24
 """Sources of fewer bytes are examined before other processes have started."""
 MOST_PROCESSES = 8
-"""Each holds some 100 MB, and the one that reads keeps about so many busy."""
+"""Most processes: each takes about 100 MB, and the reading process can keep about this many busy."""
 
 
 def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str, Any], bool]:
-    """Make a corpus, or go on with one.
+    """Make a corpus, or go on with an unfinished one.
 
     Args:
         out: the corpus's folder. It appears whole; one of the same settings and sources is checked.
@@ -97,7 +97,7 @@ def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str,
             return found, True
         return _prepare(config, out, work, files, key, events), False
     except InputError as error:
-        # No work on such sources can be gone on with, unless it is the disk that failed.
+        # Work on such sources cannot go on, unless the disk failed.
         cause = error.__cause__
         is_over = is_over and not (isinstance(cause, OSError) and cause.errno)
         raise
@@ -119,7 +119,7 @@ def _is_there(out: Path) -> bool:
 
 
 def _existing(out: Path, key: dict[str, Json]) -> dict[str, Any]:
-    """Return the datasheet of a corpus that is there; refuse anything else."""
+    """Return the datasheet of an existing corpus; refuse anything else."""
     datasheet = read_datasheet(out) if out.is_dir() else None
     if datasheet is None:
         raise InputError("output exists already", where=out, remedy="Name a new folder, or remove this one.")
@@ -261,7 +261,7 @@ def _mix(config: PrepareConfig, journal: Journal, documents: int, names: list[st
 
 
 def _finish(work: Path, datasheet: dict[str, Any], out: Path) -> None:
-    """Write what is said of the corpus beside its shards, and give it its name."""
+    """Write the corpus's datasheet and page, and rename its folder."""
     corpus = work / CORPUS
     wanted = {str(each["name"]) for each in datasheet["shards"]}
     for path in corpus.iterdir():

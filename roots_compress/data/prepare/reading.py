@@ -1,4 +1,4 @@
-"""The pass over the sources: each document is read, examined, and kept with what finds its duplicates."""
+"""The pass over the sources: each document is read, examined, and kept with its hashes for duplicates."""
 
 from __future__ import annotations
 
