@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from roots_compress.configs.source import class_in
 from roots_compress.errors import Location
 from roots_compress.io.hub_cache import on_disk
+from roots_compress.io.names import in_locale
 from roots_compress.system.threads import MOST_THREADS
 
 
@@ -92,8 +93,8 @@ def placed_in(folder: Path, value: Any) -> Any:
     """Return a setting with its relative paths starting from a folder, or found in the Hub's cache."""
     match value:
         case Path():
-            found = on_disk(value)
-            return folder / value if found == value else found
+            found = on_disk(in_locale(value))
+            return folder / found
         case tuple():
             return tuple(placed_in(folder, each) for each in value)
         case Settings():

@@ -34,6 +34,15 @@ def in_utf8(folder: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def in_locale(path: Path) -> Path:
+    """Return a path of a UTF-8 file as the system names it, also where the locale lacks its characters."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))
+    return path
+
+
 def is_utf8(path: Path) -> bool:
     """Whether a path's bytes are its text in UTF-8.
 

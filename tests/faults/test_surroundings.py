@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.results import RunMetrics
 from tests.cli.shells import shell
+from tests.tiny import tiny_checkpoint
 
 Chain = tuple[Recipe, Path, RunMetrics]
 
@@ -58,3 +60,12 @@ def test_a_corpus_is_written_under_a_name_that_the_locale_cannot_read(form: str,
     assert ended.returncode == 0, ended.stderr
     (shard,) = (tmp_path / folder).glob(f"part-*.{form}*")
     assert [each.text for each in read_documents(shard)] == [f"{words}.\n"]
+
+
+def test_a_recipe_may_name_a_path_that_the_locale_cannot_read(tmp_path: Path) -> None:
+    name = "ünïcödé-模型"
+    save_checkpoint(tiny_checkpoint(), tmp_path / name)
+    recipe = f"name: x\nmodel: {name}\nstages: [{{kind: quantize, scheme: fp16}}]\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    ended = shell("$ROOTS validate recipe.yaml", tmp_path, **ASCII)
+    assert ended.returncode == 0, ended.stderr
