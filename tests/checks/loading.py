@@ -181,7 +181,7 @@ CHECKS = [
     ),
     Check(
         "a tokenizer names code",
-        "_refuse_code",
+        "refuse_code",
         code_in_the_tokenizer,
     ),
     Check(
