@@ -49,7 +49,9 @@ class Matrices:
 
     def __init__(self, builder: GraphBuilder, config: RootsConfig, state: Mapping[str, Tensor]) -> None:
         self.builder, self.config, self.state = builder, config, state
-        self._quantized: dict[ir.Value, QuantizedRows] = {}
+        # By the activation, and whether all its rows have one scale: a shared expert may read it so, and the
+        # routed experts beside it with a scale for each row.
+        self._quantized: dict[tuple[ir.Value, bool], QuantizedRows] = {}
         self._zero_points_of_rows: ir.Value | None = None
         self._factors: dict[str, float] = {}
         self._shapes = config.spec.matrices()
@@ -176,13 +178,12 @@ class Matrices:
 
     def _quantize_all(self, x_NK: ir.Value, module: str) -> QuantizedRows:
         """Quantize an activation by the scale that its readers, such as this module, share."""
-        if x_NK not in self._quantized:
+        if (x_NK, True) not in self._quantized:
             scale, zero = self.vector(f"{module}.input_scale"), self.builder.byte(UINT8_ZERO_POINT)
             with self.builder.scope("quantize"):
-                self._quantized[x_NK] = QuantizedRows(
-                    self.builder.op("QuantizeLinear", x_NK, scale, zero), scale
-                )
-        return self._quantized[x_NK]
+                levels = self.builder.op("QuantizeLinear", x_NK, scale, zero)
+                self._quantized[x_NK, True] = QuantizedRows(levels, scale)
+        return self._quantized[x_NK, True]
 
     def _quantize_rows(self, x_NK: ir.Value, module: str) -> QuantizedRows:
         """Quantize each row to uint8, once for all projections that read it, such as this module.
@@ -190,7 +191,7 @@ class Matrices:
         x86 has dot-product instructions for uint8 times int8; int8 times int8 falls back to scalar code
         there. A row of zeros has scale 0, so its products are 0 whatever its levels.
         """
-        if x_NK not in self._quantized:
+        if (x_NK, False) not in self._quantized:
             builder = self.builder
             with builder.scope("quantize"):
                 last = builder.integers(-1)
@@ -207,8 +208,8 @@ class Matrices:
                 else:
                     levels = builder.op("QuantizeLinear", *inputs, axis=0)
                     scale = builder.op("Unsqueeze", scale, last)
-                self._quantized[x_NK] = QuantizedRows(levels, scale)
-        return self._quantized[x_NK]
+                self._quantized[x_NK, False] = QuantizedRows(levels, scale)
+        return self._quantized[x_NK, False]
 
     def _zero_point_of_rows(self, scale: ir.Value) -> ir.Value:
         """Return the input's zero point, once for each of its rows, in the shape of their scales."""

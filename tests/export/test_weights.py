@@ -24,6 +24,7 @@ from tests.export.serving import (
     relative_difference,
     serve,
 )
+from tests.specs import shared_expert
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -133,6 +134,18 @@ def test_an_input_may_have_one_scale_for_all_tokens(portable: bool, product: str
     operators = [node.op_type for node in build_graph(model, portable=portable).graph]
     assert operators.count("ReduceMax") == 1  # the other matrix finds the largest value of each token
     assert operators.count(product) == len(formats)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_shared_expert_may_have_one_scale_and_routed_ones_of_the_same_input_none(portable: bool) -> None:
+    plain = tiny_model(spec=shared_expert())
+    experts = [name for name in plain.config.spec.matrices() if ".experts." in name]
+    fixed = [f"model.layers.{index}.shared_mlp.{name}_proj" for index in range(2) for name in ("gate", "up")]
+    formats: dict[str, Format] = dict.fromkeys([*experts, *fixed], "w8a8")
+    model = quantized(plain, formats, input_scales=dict.fromkeys(fixed, 0.01))
+    input_ids, mask = tiny_tokens(3, 12), left_padded_mask(3, 12)
+    actual = serve(open_graph(model, portable=portable), input_ids, mask, [])
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
 
 
 def test_a_token_of_zeros_stays_zero() -> None:
