@@ -96,6 +96,11 @@ def test_a_folder_of_onnxruntime_genai_is_read_by_its_own_file(tmp_path: Path) -
     wishes = load_wishes(graph, load_tokenizer(graph), 300)
     assert wishes.stop_tokens == (1, 7)
     assert wishes.settings.repetition_penalty == 1.5
+    del document["model"]["context_length"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"model\.context_length is not a whole number") as refused:
+        quality(graph, data)
+    assert refused.value.where == str(path)
 
 
 def test_optimum_s_decoder_is_told_whether_it_has_caches(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import InputError
-from roots_compress.io.genai_config import GENAI_CONFIG, read_genai_config
+from roots_compress.io.genai_config import GENAI_CONFIG, OF_MODEL, read_genai_config
 from roots_compress.io.json_files import read_json_object
 
 if TYPE_CHECKING:
@@ -34,16 +34,23 @@ def home_of(graph: Path) -> Path:
     return around if (around / CONFIG).is_file() else folder
 
 
+def _config_path(graph: Path) -> Path:
+    """Return a graph's config.json; onnxruntime-genai's file if there is only that."""
+    folder = home_of(graph)
+    own, genai = folder / CONFIG, folder / GENAI_CONFIG
+    return genai if genai.is_file() and not (own.exists() or own.is_symlink()) else own
+
+
 def config_beside(graph: Path) -> dict[str, Any]:
     """Return the config.json of a graph, or what onnxruntime-genai's file says in its place.
 
     Raises:
         InputError: there is neither, or one that is not JSON.
     """
-    path = home_of(graph) / CONFIG
+    path = _config_path(graph)
+    if path.name == GENAI_CONFIG:
+        return read_genai_config(path.parent)
     if not (path.exists() or path.is_symlink()):
-        if said := read_genai_config(path.parent):
-            return said
         raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
     return read_json_object(path)
 
@@ -54,7 +61,7 @@ def read_config(graph: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is missing, or does not give the two as positive whole numbers.
     """
-    config, path = config_beside(graph), home_of(graph) / CONFIG
+    config, path = config_beside(graph), _config_path(graph)
     if (theirs := spec_of_family(config, path)) is not None:
         return theirs.embeddings.vocabulary, theirs.max_positions
     config = config.get(OURS, config)
@@ -64,8 +71,11 @@ def read_config(graph: Path) -> tuple[int, int]:
         keys = ("embeddings.vocabulary", "max_positions")
     found = [_number_at(config, key.split(".")) for key in keys]
     if None in found:
+        key = keys[found.index(None)]
+        if path.name == GENAI_CONFIG:
+            key = next(f"model.{theirs}" for theirs, ours in OF_MODEL.items() if ours == key)
         raise InputError(
-            f"{keys[found.index(None)]} is not a whole number from 1 to {LARGEST}",
+            f"{key} is not a whole number from 1 to {LARGEST}",
             where=path,
             remedy=EXPORT_AGAIN,
         )
