@@ -42,8 +42,8 @@ class Rounded:
         formats: the storage format of each quantized module.
         group_sizes: how many weights share a scale, of each module in groups.
         fixed_inputs: the modules whose input has one scale for all tokens.
-        errors: each quantized module's relative output error on sampled inputs, its input's rounding
-            included; for a table used only for lookups, its rows' error.
+        errors: each quantized module's relative output error on sampled inputs, its input rounded token by
+            token even if it has one scale; for a table used only for lookups, its rows' error.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
