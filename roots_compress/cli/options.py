@@ -205,7 +205,7 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
     if isinstance(value, Path):
         from roots_compress.configs.base import from_home
 
-        return str(from_home(value).absolute())
+        return str(on_disk(from_home(value)).absolute())
     if keys := option.parts:
         parts = value.split(":")
         if len(parts) != len(keys) or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):

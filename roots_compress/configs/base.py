@@ -93,8 +93,7 @@ def placed_in(folder: Path, value: Any) -> Any:
     """Return a setting with its relative paths starting from a folder, or found in the Hub's cache."""
     match value:
         case Path():
-            found = on_disk(in_locale(value))
-            return folder / found
+            return on_disk(in_locale(value), folder)
         case tuple():
             return tuple(placed_in(folder, each) for each in value)
         case Settings():

@@ -27,6 +27,7 @@ from roots_compress.evaluation.samples import held_out_prompts, written
 from roots_compress.events import Events, StageStarted
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
+from roots_compress.io.hub_cache import model_name
 from roots_compress.models.limits import Limits
 from roots_compress.pipeline.checks import check_chain, check_text
 from roots_compress.pipeline.gate_checks import check_protocol
@@ -184,9 +185,9 @@ def _carry_out(
     recipe, config = setting.recipe, step.config
     if config is None:
         assert recipe.model is not None
-        checkpoint, notes = load_checkpoint(recipe.model), {"source": recipe.model.name}
+        checkpoint, notes = load_checkpoint(recipe.model), {"source": model_name(recipe.model)}
         if (source := inspect_source(recipe.model)).adapter is not None:
-            notes["base"] = source.path.name
+            notes["base"] = model_name(source.path)
         if recipe.data.labels:
             checkpoint = with_label_head(
                 checkpoint, recipe.data.labels, kind=recipe.data.new_head, seed=recipe.seed

@@ -12,11 +12,13 @@ from roots_compress.checkpoints.adapters.settings import base_folder
 from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.cli.app import app
+from roots_compress.configs.base import placed_in
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import InputError
 from roots_compress.io.hub_cache import on_disk
+from tests.tasks.commands import roots
 from tests.tiny import tiny_checkpoint
 
 NAME = "acme/tiny.v2"
@@ -60,8 +62,39 @@ def test_a_folder_of_that_name_goes_before_the_cache(snapshot: Path) -> None:
     assert on_disk(Path(NAME)) == Path(NAME)
 
 
-def test_a_run_is_named_after_the_model_and_not_after_its_commit(snapshot: Path) -> None:
+def test_a_folder_beside_a_recipe_or_an_adapter_goes_before_the_cache(snapshot: Path, tmp_path: Path) -> None:
+    assert placed_in(tmp_path, Path(NAME)) == snapshot
+    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NAME}"}}')
+    Path(NAME).mkdir(parents=True)  # of the current folder, from which neither path starts
+    assert placed_in(tmp_path, Path(NAME)) == base_folder(tmp_path, ("model.safetensors",)) == snapshot
+    (tmp_path / NAME).mkdir(parents=True)
+    assert placed_in(tmp_path, Path(NAME)) == base_folder(tmp_path, ("model.safetensors",)) == tmp_path / NAME
+
+
+def test_an_adapter_is_found_there_too(snapshot: Path) -> None:
+    (snapshot / "config.json").rename(snapshot / "adapter_config.json")
+    assert on_disk(Path(NAME)) == snapshot
+
+
+def test_a_teacher_s_name_on_the_command_line_is_read_from_the_cache(snapshot: Path) -> None:
+    Path("empty.jsonl").touch()
+    verb = ("tune", NAME, "--data", "empty.jsonl", "--teacher")
+    assert "other' does not exist" in roots(*verb, "acme/other", code=2)
+    assert "empty.jsonl" in roots(*verb, NAME, code=2)
+
+
+def test_a_cache_named_from_the_current_folder_serves_recipes_of_another(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "../cache")
+    found = placed_in(tmp_path / "recipes", Path(NAME))
+    assert found.is_absolute()
+    assert found.resolve() == snapshot
+
+
+def test_a_run_is_named_after_the_model_and_not_after_its_commit(snapshot: Path, tmp_path: Path) -> None:
     assert name_of(snapshot) == "tiny.v2"
+    assert name_of(tmp_path / "mine" / "snapshots" / "step-100") == "step-100"
 
 
 @pytest.mark.parametrize("name", ["acme/other", "acme--x/a", "a/b/c", "/acme/tiny.v2", "tiny.v2", "acme/.."])

@@ -139,8 +139,7 @@ def base_folder(directory: Path, weights: tuple[str, ...]) -> Path:
     path = directory / SETTINGS
     named = read_json_object(path).get(BASE)
     if isinstance(named, str) and named:
-        found = on_disk(Path(named))
-        base = directory / (named if found == Path(named) else found)  # An absolute path stays what it is.
+        base = on_disk(Path(named), directory)  # An absolute path stays what it is.
         with read_errors(base):
             if base.is_dir():
                 return base.resolve()
