@@ -266,6 +266,8 @@ def test_products_decides_the_projections_format(
     model = run(tmp_path, tiny_checkpoint(), **settings).checkpoint.model
     chosen = model.config.quantization["formats"] if model.config.quantization else {}
     assert {chosen[name] for name in chosen if "proj" in name} == formats
+    # A decoder reads token after token, and each token keeps its own scale.
+    assert "fixed_inputs" not in (model.config.quantization or {})
 
 
 def test_auto_keeps_inputs_in_float_where_rounding_them_costs_more_than_is_allowed(tmp_path: Path) -> None:
